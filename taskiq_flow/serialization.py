@@ -1,0 +1,218 @@
+"""The only codec: Python values to JSON text and back, without loss, and without ever running anything.
+
+Plain JSON data is written as plain JSON. A closed set of other types is written as a tagged object::
+
+    (1, 2)               {"$type": "tuple", "value": [1, 2]}
+    Decimal("1.10")      {"$type": "decimal", "value": "1.10"}
+    {3: "x"}             {"$type": "dict", "value": [[3, "x"]]}
+
+A dict of the user's that has a key ``"$type"`` is written in the last form, so that it cannot be taken for a tag.
+Types are taken exactly: an ``OrderedDict``, a namedtuple or an ``IntEnum`` would come back as something else, and is
+refused instead (CONTRACT, Values).
+"""
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from taskiq_flow.exceptions import SerializationError
+
+__all__ = ["MAX_DEPTH", "dumps", "loads"]
+
+MAX_DEPTH = 100
+"""How many containers deep a value may be nested: above it a reader might run out of stack where the writer did not."""
+
+_TAG = "$type"
+# Python refuses to print integers of more than 640 digits where its limit is set lowest; hexadecimal has no limit.
+_PLAIN_INT_BITS = 2048
+
+
+def dumps(value: Any, what: str = "value") -> str:
+    """Return ``value`` as JSON text.
+
+    :param what: how the message calls the value; the path to an offending part begins with it.
+    :raises SerializationError: the value, or a part of it, would not come back as it is.
+    """
+    try:
+        plain = _encode(value, MAX_DEPTH)
+    except _Refused as refused:
+        raise SerializationError(f"{what}{refused.path}: {refused.reason}") from None
+    text = json.dumps(plain, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate is a legal str, but not UTF-8
+        text = json.dumps(plain)
+    return text
+
+
+def loads(text: str | bytes) -> Any:
+    """Return the value that :func:`dumps` wrote.
+
+    :raises SerializationError: the text is no JSON, or holds a tag that is unknown or malformed.
+    """
+    try:
+        return json.loads(text, object_hook=_decode_object)
+    except RecursionError:
+        raise SerializationError("the stored text is nested too deeply to be ours") from None
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise SerializationError(f"the stored text is not one of ours: {_shortened(error)}") from None
+
+
+class _Refused(Exception):  # noqa: N818 - carries a reason upwards, is never seen
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.path = ""
+
+    def under(self, step: str) -> "_Refused":
+        self.path = step + self.path
+        return self
+
+
+def _encode(value: Any, depth: int) -> Any:
+    """Return ``value`` as what ``json`` writes without loss."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is int:
+        return value if value.bit_length() <= _PLAIN_INT_BITS else _tagged("int", hex(value))
+    if kind in _CONTAINERS and depth == 0:
+        raise _Refused(f"is nested more than {MAX_DEPTH} levels deep, or contains itself")
+    if kind is dict:
+        return _encode_dict(value, depth - 1)
+    if kind is list:
+        return _encode_items(value, depth - 1)
+    if kind is tuple:
+        return _tagged("tuple", _encode_items(value, depth - 1))
+    if kind in (set, frozenset):
+        # Sorted by their text, so that equal sets are stored as equal text.
+        return _tagged(kind.__name__, sorted(_encode_items(value, depth - 1), key=json.dumps))
+    if writer := _WRITERS.get(kind):
+        return writer(value)
+    raise _Refused(_why_not(value))
+
+
+def _encode_items(items: Any, depth: int) -> list[Any]:
+    encoded = []
+    for index, item in enumerate(items):
+        try:
+            encoded.append(_encode(item, depth))
+        except _Refused as refused:
+            raise refused.under(f"[{index}]") from None
+    return encoded
+
+
+def _encode_dict(items: dict[Any, Any], depth: int) -> dict[str, Any]:
+    plain = _TAG not in items and all(type(key) is str for key in items)
+    pairs = []
+    for key, item in items.items():
+        try:
+            pairs.append((key if plain else _encode(key, depth), _encode(item, depth)))
+        except _Refused as refused:
+            raise refused.under(f"[{_shortened(key)}]") from None
+    return dict(pairs) if plain else _tagged("dict", [list(pair) for pair in pairs])
+
+
+def _tagged(name: str, content: Any) -> dict[str, Any]:
+    return {_TAG: name, "value": content}
+
+
+def _write_datetime(value: datetime) -> dict[str, Any]:
+    # A zone other than a fixed offset comes back as the offset that it had: an equal moment. Where Python itself
+    # would not call the two equal (the repeated hour of a zone), the value is refused rather than changed.
+    tag = _tagged("datetime", value.isoformat())
+    if value.fold:
+        tag["fold"] = value.fold
+    if _read_datetime(tag) != value:
+        raise _Refused(f"{value!r} is ambiguous in its time zone: convert it with .astimezone(timezone.utc)")
+    return tag
+
+
+def _read_datetime(tag: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(tag["value"]).replace(fold=tag.get("fold", 0))
+
+
+def _write_time(value: time) -> dict[str, Any]:
+    if value.tzinfo is not None and type(value.tzinfo) is not timezone:
+        raise _Refused(f"{value!r} has a zone whose offset depends on the day: store a datetime, or a fixed offset")
+    tag = _tagged("time", value.isoformat())
+    if value.fold:
+        tag["fold"] = value.fold
+    return tag
+
+
+def _read_time(tag: dict[str, Any]) -> time:
+    return time.fromisoformat(tag["value"]).replace(fold=tag.get("fold", 0))
+
+
+def _read_timedelta(tag: dict[str, Any]) -> timedelta:
+    days, seconds, microseconds = tag["value"]
+    return timedelta(days=days, seconds=seconds, microseconds=microseconds)
+
+
+_SCALARS = frozenset({type(None), bool, float, str})
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+_WRITERS: dict[type, Callable[[Any], dict[str, Any]]] = {
+    bytes: lambda value: _tagged("bytes", base64.b64encode(value).decode("ascii")),
+    datetime: _write_datetime,
+    date: lambda value: _tagged("date", value.isoformat()),
+    time: _write_time,
+    timedelta: lambda value: _tagged("timedelta", [value.days, value.seconds, value.microseconds]),
+    Decimal: lambda value: _tagged("decimal", str(value)),
+    UUID: lambda value: _tagged("uuid", str(value)),
+}
+_READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "int": lambda tag: int(tag["value"], 16),
+    "dict": lambda tag: {key: value for key, value in tag["value"]},  # noqa: C416 - dict() would take strings as pairs
+    "tuple": lambda tag: tuple(_list(tag)),
+    "set": lambda tag: set(_list(tag)),
+    "frozenset": lambda tag: frozenset(_list(tag)),
+    "bytes": lambda tag: base64.b64decode(tag["value"], validate=True),
+    "datetime": _read_datetime,
+    "date": lambda tag: date.fromisoformat(tag["value"]),
+    "time": _read_time,
+    "timedelta": _read_timedelta,
+    "decimal": lambda tag: Decimal(_text(tag)),
+    "uuid": lambda tag: UUID(_text(tag)),
+}
+
+
+def _decode_object(tag: dict[str, Any]) -> Any:
+    """Return what a JSON object stands for; ``json`` calls this for every object, the innermost first."""
+    if _TAG not in tag:
+        return tag
+    name = tag[_TAG]
+    if not isinstance(name, str) or name not in _READERS or not tag.keys() <= {_TAG, "value", "fold"}:
+        raise ValueError(f"unknown tag {_shortened(name)}")
+    return _READERS[name](tag)
+
+
+def _list(tag: dict[str, Any]) -> list[Any]:
+    if not isinstance(content := tag["value"], list):
+        raise TypeError(f"a {tag[_TAG]} tag without its list")
+    return content
+
+
+def _text(tag: dict[str, Any]) -> str:
+    if not isinstance(content := tag["value"], str):
+        raise TypeError(f"a {tag[_TAG]} tag without its text")
+    return content
+
+
+def _why_not(value: Any) -> str:
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    base = next((base for base in kind.__mro__[1:] if base in _STORABLE), None)
+    advice = f"convert it to {base.__name__} first" if base else "convert it to JSON-like data first"
+    return f"an object of type {name} cannot be stored without loss: {advice}"
+
+
+_STORABLE = _SCALARS | _CONTAINERS | _WRITERS.keys() | {int}
+
+
+def _shortened(thing: object, limit: int = 80) -> str:
+    text = str(thing) if isinstance(thing, Exception) else repr(thing)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

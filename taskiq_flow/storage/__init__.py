@@ -1,0 +1,43 @@
+"""The storage layer: adapters behind one contract, whatever the backend.
+
+Names are loaded on first use, so that importing this package imports no driver.
+"""
+
+from typing import TYPE_CHECKING
+
+from taskiq_flow._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taskiq_flow.storage.base import BaseStorageAdapter as BaseStorageAdapter
+    from taskiq_flow.storage.entry import StorageEntry as StorageEntry
+    from taskiq_flow.storage.factory import StorageAdapterFactory as StorageAdapterFactory
+    from taskiq_flow.storage.memory import InMemoryStorageAdapter as InMemoryStorageAdapter
+    from taskiq_flow.storage.memory import InMemoryStore as InMemoryStore
+    from taskiq_flow.storage.redis import RedisStorageAdapter as RedisStorageAdapter
+    from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter as SQLAlchemyStorageAdapter
+    from taskiq_flow.storage.sqlalchemy import SQLiteStorageAdapter as SQLiteStorageAdapter
+
+__all__ = [
+    "BaseStorageAdapter",
+    "InMemoryStorageAdapter",
+    "InMemoryStore",
+    "RedisStorageAdapter",
+    "SQLAlchemyStorageAdapter",
+    "SQLiteStorageAdapter",
+    "StorageAdapterFactory",
+    "StorageEntry",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "BaseStorageAdapter": "taskiq_flow.storage.base",
+        "InMemoryStorageAdapter": "taskiq_flow.storage.memory",
+        "InMemoryStore": "taskiq_flow.storage.memory",
+        "RedisStorageAdapter": "taskiq_flow.storage.redis",
+        "SQLAlchemyStorageAdapter": "taskiq_flow.storage.sqlalchemy",
+        "SQLiteStorageAdapter": "taskiq_flow.storage.sqlalchemy",
+        "StorageAdapterFactory": "taskiq_flow.storage.factory",
+        "StorageEntry": "taskiq_flow.storage.entry",
+    },
+)

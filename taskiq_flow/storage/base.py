@@ -1,0 +1,102 @@
+"""``BaseStorageAdapter``: the interface of a storage adapter.
+
+The six methods of the API page are the only abstract ones. What an adapter of one's own does not define has a default
+here that is built on those six, or says clearly that it cannot.
+"""
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from taskiq_flow.exceptions import UnsupportedOperationError
+from taskiq_flow.storage.entry import StorageEntry
+
+__all__ = ["BaseStorageAdapter"]
+
+
+class BaseStorageAdapter(ABC):
+    """What every storage promises; the rules behind each method are those of the storage contract.
+
+    An adapter is an asynchronous context manager; leaving the block closes what the adapter opened.
+    """
+
+    @abstractmethod
+    async def get(self, key: str) -> Any | None:
+        """Return a copy of the value under ``key``; None if there is none, or it has expired.
+
+        :raises InvalidKeyError: the key is not legal.
+        :raises SerializationError: what is stored there is damaged or foreign.
+        """
+
+    @abstractmethod
+    async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
+        """Store a copy of ``value``, replacing value, expiry, creation time and metadata of what was there, at once.
+
+        :param ttl_seconds: seconds to live, above 0, to the millisecond; None for the adapter's default.
+        :raises InvalidKeyError: the key is not legal.
+        :raises InvalidTTLError: the time to live is not (it is a ``ValueError`` too).
+        :raises SerializationError: the value would not come back as it is; what was stored before stays.
+        """
+
+    @abstractmethod
+    async def delete(self, key: str) -> bool:
+        """Remove the entry under ``key``; return whether a live one was there.
+
+        :raises InvalidKeyError: the key is not legal.
+        """
+
+    @abstractmethod
+    async def exists(self, key: str) -> bool:
+        """Return whether a live entry is under ``key``, whatever its value; it may be None.
+
+        :raises InvalidKeyError: the key is not legal.
+        """
+
+    @abstractmethod
+    async def keys(self, pattern: str = "*") -> list[str]:
+        """Return the keys of live entries that match ``pattern``, sorted, each once.
+
+        :param pattern: as for ``fnmatch.fnmatchcase``: ``*``, ``?``, ``[seq]``, ``[!seq]``.
+        """
+
+    @abstractmethod
+    async def cleanup(self, ttl_seconds: int = 3600) -> int:
+        """Remove what has expired in this namespace and return how many entries that were.
+
+        :param ttl_seconds: there for the API page's signature and without effect: an entry goes when its own time
+            has come, and never earlier.
+        """
+
+    async def get_entry(self, key: str) -> StorageEntry | None:
+        """Return the whole entry under ``key`` with its times and metadata; None if there is none, or it has expired.
+
+        :raises UnsupportedOperationError: this adapter keeps only values.
+        """
+        raise UnsupportedOperationError(
+            f"{type(self).__name__} keeps values only: it has no get_entry(), which needs creation time and metadata"
+        )
+
+    async def set_entry(self, entry: StorageEntry) -> None:
+        """Store ``entry`` with its own times and metadata; one that has expired already only removes what was there.
+
+        :raises UnsupportedOperationError: this adapter keeps only values.
+        """
+        raise UnsupportedOperationError(
+            f"{type(self).__name__} keeps values only: it has no set_entry(), which needs creation time and metadata"
+        )
+
+    async def aclose(self) -> None:  # noqa: B027 - a default, not an obligation: many adapters open nothing
+        """Close what this adapter opened, and nothing that it was handed. Closing twice is fine; use reopens it."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,88 @@
+"""``PerLoop``: one resource for each event loop that asks, closed on its own loop before that loop ends.
+
+Connections belong to the loop that opened them. An adapter may be used from one ``asyncio.run`` and later from
+another, or from the loops of several threads, so it keeps its client or engine here.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar
+
+__all__ = ["PerLoop"]
+
+T = TypeVar("T")
+
+
+class _Held(NamedTuple, Generic[T]):
+    resource: T
+    keeper: AsyncGenerator[None, None]
+
+
+class PerLoop(Generic[T]):
+    """Makes a resource for each running event loop on first use, and closes it there.
+
+    :param make: makes the resource; does no I/O.
+    :param close: closes it; runs on the loop that it was made for.
+    """
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
+        self._make = make
+        self._close = close
+        self._held: dict[asyncio.AbstractEventLoop, _Held[T]] = {}
+        self._lock = threading.Lock()
+
+    async def get(self) -> T:
+        """Return the running loop's resource, made now if need be."""
+        loop = asyncio.get_running_loop()
+        held = self._held.get(loop)
+        if held is None:
+            held = self._held[loop] = _Held(resource := self._make(), self._keep(loop, resource))
+            await held.keeper.__anext__()
+            self._forget_closed_loops()
+        return held.resource
+
+    async def aclose(self) -> None:
+        """Close every resource, each on its loop. Those of a loop that does not run are left to that loop's end."""
+        here = asyncio.get_running_loop()
+        for loop in list(self._held):
+            if loop is here:
+                await self._end(loop)
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(loop), loop))
+        self._forget_closed_loops()
+
+    def close_from_outside(self, timeout: float = 10.0) -> None:
+        """Close every resource, from a thread that runs no event loop: for test kits, between tests.
+
+        :param timeout: seconds to wait for a loop that runs in another thread.
+        """
+        for loop in list(self._held):
+            if loop.is_closed():
+                continue
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(self._end(loop), loop).result(timeout)
+            else:
+                loop.run_until_complete(self._end(loop))
+        self._forget_closed_loops()
+
+    async def _keep(self, loop: asyncio.AbstractEventLoop, resource: T) -> AsyncGenerator[None, None]:
+        # An event loop finalizes its asynchronous generators before it closes (`shutdown_asyncgens`, which
+        # asyncio.run and the async test plugins call), and a garbage-collected one at once: so the resource is closed
+        # on its own loop, whether or not anybody remembers to close the adapter.
+        try:
+            yield
+        finally:
+            self._held.pop(loop, None)
+            await self._close(resource)
+
+    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        held = self._held.pop(loop, None)  # popped first: of two that close at once, one does
+        if held is not None:
+            await held.keeper.aclose()
+
+    def _forget_closed_loops(self) -> None:
+        # Only loops that were closed without shutdown_asyncgens are still here; nothing can be awaited on them.
+        with self._lock:
+            for loop in [loop for loop in self._held if loop.is_closed()]:
+                del self._held[loop]
