@@ -9,8 +9,8 @@
         └── StorageError
             ├── InvalidKeyError           (also ValueError)   the key breaks a rule of the contract
             ├── InvalidTTLError           (also ValueError)   the time to live does
-            ├── SerializationError        (also TypeError)    a value cannot be stored, or what is stored cannot be read
-            ├── StorageConnectionError    (also ConnectionError)  the server is gone, refuses, or does not answer in time
+            ├── SerializationError        (also TypeError)    a value cannot be stored, or a stored one not read
+            ├── StorageConnectionError    (also ConnectionError)  the server is gone, refuses, or hangs
             ├── StorageBackendError                           the server answered with an error of its own
             └── UnsupportedOperationError (also NotImplementedError)  a custom adapter cannot do this
 
@@ -41,8 +41,8 @@ class TaskiqFlowError(TaskiqError):
     message: str
 
     # taskiq's errors take their fields as keywords; one positional message keeps these picklable and easy to raise.
-    # The subclasses repeat it by assignment, for type checkers: taskiq's root is a `dataclass_transform`, for which
-    # every class that does not define `__init__` has one with keywords only.
+    # The subclasses repeat it for type checkers: taskiq's root is a `dataclass_transform`, and they give every class
+    # that defines no `__init__` one with keywords only.
     def __init__(self, message: str) -> None:
         super().__init__(message=message)
 
@@ -50,13 +50,15 @@ class TaskiqFlowError(TaskiqError):
 class ConfigurationError(TaskiqFlowError, ValueError):
     """A setting cannot be used; the message names it, its value and what would be accepted."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class MissingDependencyError(ConfigurationError, ImportError):
     """A feature needs a package that is not installed; the message names the extra that brings it."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
     @classmethod
     def for_extra(cls, what: str, package: str, extra: str) -> "MissingDependencyError":
@@ -69,40 +71,47 @@ class MissingDependencyError(ConfigurationError, ImportError):
 class StorageError(TaskiqFlowError):
     """Root of what a storage adapter raises."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class InvalidKeyError(StorageError, ValueError):
     """A key is not one that every backend can hold; raised before any I/O."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class InvalidTTLError(StorageError, ValueError):
     """A time to live is not a number of seconds above 0 and up to 100 years; raised before any I/O."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class SerializationError(StorageError, TypeError):
     """A value cannot be stored without loss, or what is stored under a key is damaged or foreign."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class StorageConnectionError(StorageError, ConnectionError):
     """The server cannot be reached, closed the connection, or did not answer within the time-out."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class StorageBackendError(StorageError):
     """The server was reached and refused the operation: full, read-only, no permission, and the like."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class UnsupportedOperationError(StorageError, NotImplementedError):
     """An adapter that has only the six methods of the page cannot do this."""
 
-    __init__ = TaskiqFlowError.__init__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
