@@ -8,7 +8,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -24,7 +24,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 
-__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times"]
+__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds that one operation may take in all; connecting has a time-out of its own."""
@@ -51,7 +51,7 @@ class BackendAdapter(BaseStorageAdapter):
     :param operation_timeout: seconds after which a call gives up with ``StorageConnectionError``.
     """
 
-    backend: ClassVar[str]
+    backend: str
     """What messages call this backend."""
 
     def __init__(self, *, namespace: str, ttl_seconds: float | None, operation_timeout: float) -> None:
@@ -210,7 +210,7 @@ class BackendAdapter(BaseStorageAdapter):
                 translated = self._unreachable(doing, f"no answer within {self._operation_timeout:g} s")
             if translated is None:
                 raise
-            raise translated from _without_frames(error)
+            raise translated from without_frames(error)
 
     def _unreachable(self, doing: str, reason: object) -> StorageConnectionError:
         return StorageConnectionError(f"{self.backend} at {self._address()}: {doing} failed: {reason}")
@@ -245,7 +245,7 @@ def _may_begin_a_key(prefix: str) -> bool:
         return False
 
 
-def _without_frames(error: BaseException) -> BaseException:
+def without_frames(error: BaseException) -> BaseException:
     """Return a driver's error without its stack frames, whose arguments hold the password that a test runner prints."""
     seen: BaseException | None = error
     while seen is not None:

@@ -10,6 +10,7 @@ from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, InvalidT
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "DEFAULT_TABLE",
     "MAX_KEY_BYTES",
     "MAX_NAMESPACE_BYTES",
     "MAX_TTL_SECONDS",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 DEFAULT_NAMESPACE = "taskiq_flow"
+DEFAULT_TABLE = "taskiq_flow_storage"
 MAX_KEY_BYTES = 1024
 MAX_NAMESPACE_BYTES = 255
 MAX_TTL_SECONDS = 100 * 365.25 * 24 * 60 * 60

@@ -1,0 +1,199 @@
+"""``StorageAdapterFactory``: the adapter that a configuration asks for.
+
+A registry of URL schemes: each names a builder, and third parties add their own.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.exceptions import ConfigurationError
+from taskiq_flow.storage.base import BaseStorageAdapter
+from taskiq_flow.storage.memory import InMemoryStorageAdapter, InMemoryStore
+from taskiq_flow.storage.urls import masked
+
+if TYPE_CHECKING:
+    from taskiq_flow.storage.redis import RedisStorageAdapter
+
+__all__ = ["AdapterBuilder", "StorageAdapterFactory"]
+
+AdapterBuilder = Callable[[str, TaskiqFlowConfig], BaseStorageAdapter]
+"""Makes an adapter from a URL and the settings, whose ``storage_ttl_seconds`` is the default time to live to use."""
+
+_TYPES = ("auto", "memory", "redis", "sqlite", "sqlalchemy")
+_DEFAULT_REDIS_URL = "redis://localhost:6379"
+_DEFAULT_SQLITE_URL = "sqlite+aiosqlite:///taskiq-flow.db"
+
+
+class StorageAdapterFactory:
+    """Makes storage adapters from settings, broker and arguments; whatever is said nearest to the call wins."""
+
+    _builders: dict[str, AdapterBuilder] = {}  # noqa: RUF012 - a registry, changed by register_scheme
+
+    @classmethod
+    def create_storage_adapter(
+        cls,
+        config: TaskiqFlowConfig | None = None,
+        broker: Any = None,
+        redis_url: str | None = None,
+        ttl_seconds: float | None = None,
+        *,
+        type: str | None = None,  # noqa: A002 - the API page's name
+    ) -> BaseStorageAdapter:
+        """Return the adapter that the arguments and the settings ask for; nothing is connected yet.
+
+        ``auto`` never guesses. In this order: ``redis_url``; ``config.storage_url``, by its scheme;
+        ``config.storage_redis_url``; the server of a taskiq-redis ``broker``, with its database, credentials and TLS
+        settings; else memory.
+
+        :param config: settings; by default read from the environment.
+        :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
+        :param redis_url: the Redis server to use.
+        :param ttl_seconds: default time to live in seconds, before ``config.storage_ttl_seconds``.
+        :param type: one of ``auto``, ``memory``, ``redis``, ``sqlite``, ``sqlalchemy``, before ``config.storage_type``.
+        :raises ConfigurationError: unknown type or scheme (the message lists those that are known), or settings that
+            contradict each other.
+        :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
+        """
+        config = TaskiqFlowConfig() if config is None else config
+        if ttl_seconds is not None:
+            config = config.model_copy(update={"storage_ttl_seconds": ttl_seconds})
+        kind = config.storage_type if type is None else type
+        if kind not in _TYPES:
+            raise ConfigurationError(f"unknown storage type {kind!r}; known types: {', '.join(_TYPES)}")
+        if redis_url is not None and kind not in {"auto", "redis"}:
+            raise ConfigurationError(f"redis_url was given, but the storage type is {kind!r}")
+        url = redis_url or _only_one(config)
+        if kind != "auto":
+            _refuse_contradiction(kind, url)
+        if url is not None:
+            return cls._by_scheme(url, config)
+        if kind in {"sqlite", "sqlalchemy"}:
+            return cls._by_scheme(_DEFAULT_SQLITE_URL, config)
+        if kind != "memory" and (adapter := _on_server_of(broker, config)) is not None:
+            return adapter
+        return cls._by_scheme(_DEFAULT_REDIS_URL if kind == "redis" else "memory://", config)
+
+    @classmethod
+    def register_scheme(cls, scheme: str, builder: AdapterBuilder) -> None:
+        """Let ``builder`` make the adapter for URLs that begin with ``scheme://``.
+
+        :raises ConfigurationError: the scheme is taken by another builder, or is no scheme.
+        """
+        if not scheme or not set(scheme) <= set("abcdefghijklmnopqrstuvwxyz0123456789+-."):
+            raise ConfigurationError(f"{scheme!r} is no URL scheme: use small letters, digits, '+', '-' and '.'")
+        if cls._builders.setdefault(scheme, builder) is not builder:
+            raise ConfigurationError(f"the scheme {scheme!r} is registered already, for {cls._builders[scheme]!r}")
+
+    @classmethod
+    def known_schemes(cls) -> list[str]:
+        """Return the registered schemes, sorted; any other that SQLAlchemy has a dialect for works too."""
+        return sorted(cls._builders)
+
+    @classmethod
+    def _by_scheme(cls, url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
+        scheme, separator, _ = url.partition("://")
+        builder = cls._builders.get(scheme) or cls._builders.get(scheme.partition("+")[0])
+        if separator and builder is None and _is_sqlalchemy_dialect(scheme):
+            builder = _build_sqlalchemy
+        if not separator or builder is None:
+            raise ConfigurationError(
+                f"the storage URL {masked(url)!r} has an unknown scheme; known schemes: "
+                f"{', '.join(f'{known}://' for known in cls.known_schemes())}, and any other of SQLAlchemy's"
+            )
+        return builder(url, config)
+
+
+def _build_memory(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
+    name = url.partition("://")[2]
+    return InMemoryStorageAdapter(
+        config.storage_ttl_seconds,
+        namespace=config.storage_namespace,
+        store=InMemoryStore.named(name) if name else None,
+    )
+
+
+def _build_redis(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
+    return _redis_adapter_class()(url, **_redis_settings(config))
+
+
+def _build_sqlalchemy(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
+    from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+
+    return SQLAlchemyStorageAdapter(
+        url,
+        config.storage_async_mode,
+        config.storage_ttl_seconds,
+        namespace=config.storage_namespace,
+        table=config.storage_table,
+        connect_timeout=config.storage_connect_timeout,
+        operation_timeout=config.storage_operation_timeout,
+    )
+
+
+for _scheme in ("redis", "rediss", "unix", "valkey", "valkeys", "redis+cluster", "rediss+cluster"):
+    StorageAdapterFactory.register_scheme(_scheme, _build_redis)
+for _scheme in ("sqlite", "postgresql", "postgres", "mysql", "mariadb"):
+    StorageAdapterFactory.register_scheme(_scheme, _build_sqlalchemy)
+StorageAdapterFactory.register_scheme("memory", _build_memory)
+
+
+def _only_one(config: TaskiqFlowConfig) -> str | None:
+    """Return the URL that the settings name."""
+    if config.storage_url and config.storage_redis_url and config.storage_url != config.storage_redis_url:
+        raise ConfigurationError(
+            f"storage_url ({masked(config.storage_url)}) and storage_redis_url ({masked(config.storage_redis_url)}) "
+            "are both set and differ: set only one"
+        )
+    if config.storage_url:
+        return config.storage_url
+    return config.storage_redis_url if config.storage_type in {"auto", "redis"} else None
+
+
+def _refuse_contradiction(kind: str, url: str | None) -> None:
+    if url is None:
+        return
+    builder = StorageAdapterFactory._builders.get(url.partition("://")[0].partition("+")[0], _build_sqlalchemy)
+    expected = {"memory": _build_memory, "redis": _build_redis}.get(kind, _build_sqlalchemy)
+    is_other_database = kind == "sqlite" and not url.startswith("sqlite")
+    if builder is not expected or is_other_database:
+        raise ConfigurationError(f"the storage type is {kind!r}, but the storage URL is {masked(url)!r}")
+
+
+def _is_sqlalchemy_dialect(scheme: str) -> bool:
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.exc import NoSuchModuleError
+
+    try:
+        registry.load(scheme.replace("+", "."))
+    except (NoSuchModuleError, ImportError):
+        return False
+    return True
+
+
+def _on_server_of(broker: Any, config: TaskiqFlowConfig) -> BaseStorageAdapter | None:
+    """Return an adapter on the server of a taskiq-redis broker; None for any other broker."""
+    if not any(base.__module__.partition(".")[0] == "taskiq_redis" for base in type(broker).__mro__):
+        return None
+    server = importlib.import_module("taskiq_flow.storage.redis_broker").server_of(
+        broker, config.storage_connect_timeout, config.storage_operation_timeout
+    )
+    if server is None:
+        return None
+    return _redis_adapter_class()(client_factory=server.make_client, address=server.address, **_redis_settings(config))
+
+
+def _redis_adapter_class() -> "type[RedisStorageAdapter]":
+    from taskiq_flow.storage.redis import RedisStorageAdapter
+
+    return RedisStorageAdapter
+
+
+def _redis_settings(config: TaskiqFlowConfig) -> dict[str, Any]:
+    return {
+        "ttl_seconds": config.storage_ttl_seconds,
+        "namespace": config.storage_namespace,
+        "connect_timeout": config.storage_connect_timeout,
+        "operation_timeout": config.storage_operation_timeout,
+    }

@@ -1,0 +1,309 @@
+"""``RedisStorageAdapter``: entries on a Redis or Valkey server, standalone, behind Sentinel, or a cluster.
+
+An entry is one string, so that ``SET`` writes it whole and a person can read it with ``redis-cli``::
+
+    taskiq_flow:pipeline:run42:status
+    {"expires_at": 1767225600000, "created_at": 1767222000000, "metadata": {}, "value": {"phase": "running"}}
+
+The deadline stands first: ``keys``, ``exists`` and ``cleanup`` fetch only those few bytes (``GETRANGE``).
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from taskiq_flow import clock
+from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
+from taskiq_flow.storage import rules
+from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
+from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.urls import masked
+
+try:
+    from redis import exceptions as redis_errors
+    from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import MasterNotFoundError
+    from redis.backoff import NoBackoff
+except ImportError as error:
+    raise MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis") from error
+
+__all__ = ["RedisStorageAdapter", "client_options"]
+
+# redis-py types every command as "awaitable or not", for its synchronous and asynchronous clients at once.
+Client: TypeAlias = Any
+
+_CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+_VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+_PLAIN_SCHEMES = ("redis", "rediss", "unix")
+
+_UNREACHABLE = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.RedisClusterException,
+    OSError,
+)
+
+_BATCH = 1000
+_HEADER_BYTES = 48
+_HEADER = re.compile(r'\{"expires_at": (null|-?\d{1,17}), "created_at": (-?\d{1,17}), "metadata": ')
+_DEADLINE = re.compile(rb'\{"expires_at": (null|-?\d{1,17}), ')
+_VALUE = ', "value": '
+_FROZEN_GRACE_MS = 24 * 60 * 60 * 1000
+"""How much longer than its deadline the server keeps an entry that was stored while the clock was frozen: the server's
+clock runs on, and must not remove what the frozen clock still calls alive. A day outlasts every test, and what a
+killed test run leaves behind still goes."""
+
+
+class RedisStorageAdapter(BackendAdapter):
+    """Entries on a Redis or Valkey server, with its native time to live set as well.
+
+    :param redis_url: ``redis://``, ``rediss://`` (TLS), ``unix://``, ``valkey://``, ``redis+cluster://`` …; redis-py's
+        query parameters are understood.
+    :param ttl_seconds: default time to live in seconds; None for ever.
+    :param namespace: the first part of every key on the server, see :class:`BackendAdapter`.
+    :param client: a client of one's own, used instead of ``redis_url``; it is not closed by this adapter, and bound to
+        the event loop that it was first used on.
+    :param client_factory: makes a client for each event loop, used instead of ``redis_url``; those are closed.
+    :param address: what messages call the server of ``client`` or ``client_factory``.
+    :param connect_timeout: seconds to wait for a connection.
+    :param operation_timeout: seconds one call may take in all.
+    :param max_connections: how many connections each event loop may have open; further calls wait for one.
+    :raises ConfigurationError: the URL's scheme is not one of Redis.
+    """
+
+    backend = "Redis"
+
+    def __init__(
+        self,
+        redis_url: str = "redis://localhost:6379",
+        ttl_seconds: float | None = None,
+        *,
+        namespace: str = rules.DEFAULT_NAMESPACE,
+        client: "Redis | RedisCluster | None" = None,
+        client_factory: "Callable[[], Redis | RedisCluster] | None" = None,
+        address: str | None = None,
+        connect_timeout: float = 5.0,
+        operation_timeout: float = DEFAULT_TIMEOUT,
+        max_connections: int = 50,
+    ) -> None:
+        super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=operation_timeout)
+        rules.checked_timeout("connect_timeout", connect_timeout)
+        self._prefix = quote(self.namespace, safe="") + ":"  # no colon inside, so that no namespace begins another
+        self._handed_in: Client | None = client
+        if client is not None or client_factory is not None:
+            self._server = address or "a client that was passed in"
+        else:
+            self._server = masked(redis_url)
+            client_factory = _factory_for(
+                redis_url, client_options(connect_timeout, operation_timeout), max_connections
+            )
+        self._clients: PerLoop[Client] | None = PerLoop(client_factory, _close) if client_factory else None
+
+    async def aclose(self) -> None:
+        """Close the connections that this adapter opened; a client that was passed in stays open."""
+        if self._clients is not None:
+            await self._clients.aclose()
+
+    # --- hooks ----------------------------------------------------------------------------------------------------
+
+    async def _read(self, key: str, now: int) -> Record | None:
+        client = await self._client()
+        text = await client.get(self._name(key))
+        if text is None:
+            return None
+        record = _unpack(key, text)
+        return record if record.is_live(now) else None
+
+    async def _write(self, key: str, record: Record, now: int) -> None:
+        client = await self._client()
+        await client.set(self._name(key), _pack(record), px=_native_ttl(record, now))
+
+    async def _remove(self, key: str, now: int) -> bool:
+        client = await self._client()
+        if not await self._is_live(key, now):
+            return False
+        return bool(await client.delete(self._name(key)))
+
+    async def _discard(self, key: str) -> None:
+        client = await self._client()
+        await client.delete(self._name(key))
+
+    async def _is_live(self, key: str, now: int) -> bool:
+        client = await self._client()
+        return await self._alive(client, [self._name(key)], now) == [True]
+
+    async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
+        client = await self._client()
+        found: set[str] = set()
+        async for names in self._names(client, prefix):
+            alive = await self._alive(client, names, now)
+            found.update(self._key(name) for name, lives in zip(names, alive, strict=True) if lives)
+        return found
+
+    async def _purge(self, now: int) -> int:
+        client = await self._client()
+        removed = 0
+        async for names in self._names(client):
+            alive = await self._alive(client, names, now)
+            for name in [name for name, lives in zip(names, alive, strict=True) if lives is False]:
+                removed += await self._remove_if_still_expired(client, name, now)
+        return removed
+
+    async def _clear(self) -> None:
+        client = await self._client()
+        async for names in self._names(client):
+            async with client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.unlink(name)
+                await pipe.execute()
+
+    def _address(self) -> str:
+        return self._server
+
+    def _translated(self, error: Exception, doing: str) -> StorageError | None:
+        if isinstance(error, MasterNotFoundError):
+            # redis-py shows its clients in this message, and older versions the passwords in them.
+            error.args = (str(error).partition(" : ")[0],)
+        if isinstance(error, _UNREACHABLE):
+            return self._unreachable(doing, error)
+        if isinstance(error, redis_errors.RedisError):
+            if str(error).startswith("WRONGTYPE"):
+                return SerializationError(f"the entry under {doing} is not one of ours: {error}")
+            return self._refused(doing, error)
+        if isinstance(error, UnicodeDecodeError):  # a client that was passed in with decode_responses=True
+            return SerializationError(f"the entry under {doing} is not one of ours: {error}")
+        return None
+
+    # --- how entries are found ---------------------------------------------------------------------------------------
+
+    async def _client(self) -> Client:
+        return self._handed_in if self._clients is None else await self._clients.get()
+
+    def _name(self, key: str) -> str:
+        return self._prefix + key
+
+    def _key(self, name: bytes) -> str:
+        return name[len(self._prefix) :].decode()
+
+    async def _names(self, client: Client, prefix: str = "") -> AsyncIterator[list[bytes]]:
+        """Yield the server's names of this namespace's entries, live or not, in batches."""
+        pattern = self._prefix + re.sub(r"([*?\[\]^\\])", r"\\\1", prefix) + "*"
+        batch: set[bytes] = set()
+        async for name in client.scan_iter(match=pattern, count=_BATCH):
+            batch.add(name.encode() if isinstance(name, str) else name)
+            if len(batch) == _BATCH:
+                yield list(batch)
+                batch.clear()
+        if batch:
+            yield list(batch)
+
+    async def _alive(self, client: Client, names: list[Any], now: int) -> list[bool | None]:
+        """Return for each name whether a live entry is there: None where there is nothing any more.
+
+        What is damaged or foreign counts as live: it is there, and only ``get`` can say what is wrong with it.
+        """
+        async with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.getrange(name, 0, _HEADER_BYTES)
+            heads = await pipe.execute(raise_on_error=False)
+        for head in heads:
+            if isinstance(head, Exception) and not str(head).startswith("WRONGTYPE"):
+                raise head
+        return [_is_live_head(head, now) for head in heads]
+
+    async def _remove_if_still_expired(self, client: Client, name: bytes, now: int) -> int:
+        """Remove an expired entry unless somebody stores a new one meanwhile; return how many were removed."""
+        async with client.pipeline(transaction=True) as pipe:
+            try:
+                await pipe.watch(name)
+                if _is_live_head(await pipe.getrange(name, 0, _HEADER_BYTES), now) is not False:
+                    return 0
+                pipe.multi()
+                pipe.unlink(name)
+                (removed,) = await pipe.execute()
+            except redis_errors.WatchError:
+                return 0
+        return int(removed)
+
+
+def client_options(connect_timeout: float, operation_timeout: float) -> dict[str, Any]:
+    """Return the redis-py options of every client that this package makes: nothing waits for ever, and a connection
+    that a restarted server has dropped is opened anew, once, without the caller noticing.
+    """
+    return {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": operation_timeout,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError,)),
+        "retry_on_error": [redis_errors.ConnectionError],
+    }
+
+
+def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Callable[[], Client]:
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme in _CLUSTER_SCHEMES:
+        cluster_url = f"{_CLUSTER_SCHEMES[scheme]}://{rest}"
+        options = {name: option for name, option in options.items() if not name.startswith("retry")}
+        return lambda: RedisCluster.from_url(cluster_url, max_connections=max_connections, **options)
+    plain_url = f"{_VALKEY_SCHEMES.get(scheme, scheme)}://{rest}"
+    if not separator or plain_url.partition("://")[0] not in _PLAIN_SCHEMES:
+        known = ", ".join(f"{known}://" for known in (*_PLAIN_SCHEMES, *_VALKEY_SCHEMES, *_CLUSTER_SCHEMES))
+        raise ConfigurationError(f"{masked(url)!r} is no URL of a Redis server; known schemes: {known}")
+
+    def make() -> Client:
+        pool = BlockingConnectionPool.from_url(
+            plain_url, max_connections=max_connections, timeout=options["socket_timeout"], **options
+        )
+        return Redis.from_pool(pool)
+
+    return make
+
+
+async def _close(client: Client) -> None:
+    await client.aclose()
+    # A client behind Sentinel leaves the clients that watch the sentinels to whoever made them.
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in getattr(manager, "sentinels", ()):
+        await sentinel.aclose()
+
+
+def _native_ttl(record: Record, now: int) -> int | None:
+    """Return the milliseconds after which the server itself removes the record."""
+    if record.expires_at is None:
+        return None
+    return record.expires_at - now + (_FROZEN_GRACE_MS if clock.is_frozen() else 0)
+
+
+def _pack(record: Record) -> str:
+    expires_at = "null" if record.expires_at is None else record.expires_at
+    return (
+        f'{{"expires_at": {expires_at}, "created_at": {record.created_at}, '
+        f'"metadata": {record.metadata}{_VALUE}{record.value}}}'
+    )
+
+
+def _unpack(key: str, stored: str | bytes) -> Record:
+    try:
+        text = stored if isinstance(stored, str) else stored.decode()
+        if not (header := _HEADER.match(text)):
+            raise ValueError("it does not begin like one")
+        _, end = json.JSONDecoder().raw_decode(text, header.end())
+        if not text.startswith(_VALUE, end) or not text.endswith("}"):
+            raise ValueError("it is cut off or mixed up")
+    except (ValueError, RecursionError) as error:
+        reason = f"the entry under key {key!r} cannot be read: it is not one of ours, or damaged: {error}"
+        raise SerializationError(reason) from None
+    expires_at = None if header[1] == "null" else int(header[1])
+    return Record(text[end + len(_VALUE) : -1], int(header[2]), expires_at, text[header.end() : end])
+
+
+def _is_live_head(head: Any, now: int) -> bool | None:
+    """Return whether the record that begins with ``head`` is live; None where there is none. See ``_alive``."""
+    if isinstance(head, Exception):
+        return True
+    if not head:
+        return None
+    deadline = _DEADLINE.match(head.encode() if isinstance(head, str) else head)
+    return deadline is None or deadline[1] == b"null" or now < int(deadline[1])

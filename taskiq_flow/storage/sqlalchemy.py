@@ -1,0 +1,445 @@
+"""``SQLAlchemyStorageAdapter``: entries in one table of any database that SQLAlchemy reaches.
+
+Every operation is a single statement in autocommit, so that it is atomic by itself, nothing is ever half-written, and
+SQLite needs no lock that it would have to upgrade. The statements are written once, for SQLAlchemy's synchronous
+connection; in asynchronous mode they run under ``run_sync``, else in a thread.
+"""
+
+import asyncio
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Engine,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    exc,
+    insert,
+    inspect,
+    make_url,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, StorageError
+from taskiq_flow.storage import rules
+from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
+from taskiq_flow.storage.loops import PerLoop
+
+__all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
+
+T = TypeVar("T")
+
+_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+_ASYNC_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
+_SYNC_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+_EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
+_ATTEMPTS = 10
+# What databases say when two writers of one row got in each other's way: the statement did nothing and may be repeated.
+_REPEATABLE_SQLSTATES = {"40001", "40P01"}
+_REPEATABLE_MYSQL = {1205, 1213}
+
+
+class SQLAlchemyStorageAdapter(BackendAdapter):
+    """Entries in a table of a database: SQLite, PostgreSQL, MySQL, MariaDB. Creates its table on first use.
+
+    :param db_url: any SQLAlchemy URL; where it names no driver, the usual one for the mode is taken. An SQLite
+        database in memory (``sqlite+aiosqlite://``) is one database for each adapter, and gone when that is closed.
+    :param async_mode: whether the URL's driver is asynchronous; a synchronous one works in threads.
+    :param ttl_seconds: default time to live in seconds; None for ever.
+    :param namespace: see :class:`BackendAdapter`.
+    :param table: the name of the table, in the database's default schema.
+    :param engine: an engine of one's own, used instead of ``db_url``; this adapter does not dispose of it. An
+        ``AsyncEngine`` is bound to the event loop that it was first used on.
+    :param connect_timeout: seconds to wait for a connection.
+    :param operation_timeout: seconds one call may take in all, waiting for locks included.
+    :raises ConfigurationError: the URL cannot be used, or its driver does not fit ``async_mode``.
+    :raises MissingDependencyError: the URL's driver is not installed.
+    """
+
+    backend = "SQL"
+
+    def __init__(
+        self,
+        db_url: str | URL = "sqlite+aiosqlite:///taskiq-flow.db",
+        async_mode: bool = True,
+        ttl_seconds: float | None = None,
+        *,
+        namespace: str = rules.DEFAULT_NAMESPACE,
+        table: str = rules.DEFAULT_TABLE,
+        engine: AsyncEngine | Engine | None = None,
+        connect_timeout: float = 5.0,
+        operation_timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=operation_timeout)
+        self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
+        if engine is None:
+            self._url, dialect = _usable_url(db_url, async_mode)
+        else:
+            self._url, dialect, async_mode = engine.url, type(engine.dialect), isinstance(engine, AsyncEngine)
+        self.backend = _NAMES.get(dialect.name, dialect.name)
+        self._dialect = dialect.name
+        self._table = _table(table)
+        self._table_is_there = False
+        self._given = None if engine is None else _autocommitting(engine)
+        self._in_memory = dialect.name == "sqlite" and engine is None and _is_in_memory(self._url)
+        # An SQLite database in memory lives in one connection, which no event loop may own and only one thread at a
+        # time may use: it is always reached through Python's own driver, in threads.
+        self._async_engines: PerLoop[AsyncEngine] | None = None
+        if engine is None and async_mode and not self._in_memory:
+            self._async_engines = PerLoop(self._make_async_engine, _dispose)
+        self._sync_engine: Engine | None = None
+        self._engine_lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    async def aclose(self) -> None:
+        """Close the connections that this adapter opened; an engine that was passed in stays open."""
+        if self._async_engines is not None:
+            await self._async_engines.aclose()
+        with self._engine_lock:
+            engine, self._sync_engine = self._sync_engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.dispose)
+        self._table_is_there = False
+
+    # --- hooks ----------------------------------------------------------------------------------------------------
+
+    async def _read(self, key: str, now: int) -> Record | None:
+        kept = self._table.c
+        statement = select(kept.value, kept.created_at, kept.expires_at, kept.metadata).where(*self._live(now, key))
+        row = await self._run(lambda connection: connection.execute(statement).one_or_none())
+        return None if row is None else Record._make(row)
+
+    async def _write(self, key: str, record: Record, now: int) -> None:
+        row = {"namespace": self.namespace, "key": key, **record._asdict()}
+        await self._run(lambda connection: _upsert(connection, self._table, row))
+
+    async def _remove(self, key: str, now: int) -> bool:
+        statement = delete(self._table).where(*self._live(now, key))
+        return await self._run(lambda connection: connection.execute(statement).rowcount) > 0
+
+    async def _discard(self, key: str) -> None:
+        statement = delete(self._table).where(*self._mine(), self._table.c.key == key)
+        await self._run(lambda connection: connection.execute(statement))
+
+    async def _is_live(self, key: str, now: int) -> bool:
+        statement = select(self._table.c.created_at).where(*self._live(now, key))
+        return await self._run(lambda connection: connection.execute(statement).first()) is not None
+
+    async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
+        conditions = self._live(now)
+        if prefix:  # a range of the primary key, so that the cost is that of the matches
+            conditions.append(self._table.c.key >= prefix)
+            if (bound := rules.upper_bound(prefix)) is not None:
+                conditions.append(self._table.c.key < bound)
+        statement = select(self._table.c.key).where(*conditions)
+        return await self._run(lambda connection: connection.execute(statement).scalars().all())
+
+    async def _purge(self, now: int) -> int:
+        statement = delete(self._table).where(*self._mine(), self._table.c.expires_at <= now)
+        return await self._run(lambda connection: connection.execute(statement).rowcount)
+
+    async def _clear(self) -> None:
+        statement = delete(self._table).where(*self._mine())
+        await self._run(lambda connection: connection.execute(statement))
+
+    def _mine(self) -> list[ColumnElement[bool]]:
+        return [self._table.c.namespace == self.namespace]
+
+    def _live(self, now: int, key: str | None = None) -> list[ColumnElement[bool]]:
+        expires_at = self._table.c.expires_at
+        conditions = [*self._mine(), or_(expires_at.is_(None), expires_at > now)]
+        return conditions if key is None else [*conditions, self._table.c.key == key]
+
+    def _address(self) -> str:
+        return self._url.set(query={}).render_as_string(hide_password=True)
+
+    def _translated(self, error: Exception, doing: str) -> StorageError | None:
+        if isinstance(error, exc.DBAPIError):
+            self._table_is_there = False  # it may be gone, or the database be another one: look again
+            reason = _reason(error)
+            return self._unreachable(doing, reason) if error.connection_invalidated else self._refused(doing, reason)
+        if isinstance(error, exc.SQLAlchemyError):
+            return self._refused(doing, error)
+        return self._unreachable(doing, error) if isinstance(error, OSError) else None
+
+    # --- running statements -----------------------------------------------------------------------------------------
+
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
+        if isinstance(self._given, AsyncEngine):
+            return await self._run_async(self._given, work)
+        if self._async_engines is not None:
+            return await self._run_async(await self._async_engines.get(), work)
+        return await asyncio.to_thread(self._run_in_thread, work)
+
+    async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+        try:
+            connection = await engine.connect()
+        except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
+            if engine.driver == "aiosqlite":
+                # Its thread still reports its end to this loop, and complains loudly if that closes first.
+                await asyncio.sleep(0.01)
+            raise self._unreachable("connecting", _reason(error)) from without_frames(error)
+        try:
+            return await connection.run_sync(self._work, work)
+        finally:
+            await connection.close()
+
+    def _run_in_thread(self, work: Callable[[Connection], T]) -> T:
+        if not self._in_memory:
+            return self._run_sync(work)
+        with self._turn:
+            return self._run_sync(work)
+
+    def _run_sync(self, work: Callable[[Connection], T]) -> T:
+        try:
+            connection = self._open_sync_engine().connect()
+        except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
+            raise self._unreachable("connecting", _reason(error)) from without_frames(error)
+        with connection:
+            return self._work(connection, work)
+
+    def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        if not self._table_is_there:
+            _create(connection, self._table)
+            self._table_is_there = True
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return work(connection)
+            except exc.DBAPIError as error:
+                if not _is_repeatable(error):
+                    raise
+        return work(connection)
+
+    # --- engines --------------------------------------------------------------------------------------------------
+
+    def _make_async_engine(self) -> AsyncEngine:
+        return create_async_engine(self._url, **self._engine_options(), pool_timeout=self._operation_timeout)
+
+    def _open_sync_engine(self) -> Engine:
+        if isinstance(self._given, Engine):
+            return self._given
+        with self._engine_lock:
+            if self._sync_engine is None:
+                if self._in_memory:
+                    url = self._url.set(drivername="sqlite+pysqlite")
+                    options = {**self._engine_options(), "poolclass": StaticPool}
+                    options["connect_args"] = {"check_same_thread": False}
+                else:
+                    url, options = self._url, {**self._engine_options(), "pool_timeout": self._operation_timeout}
+                self._sync_engine = create_engine(url, **options)
+                weakref.finalize(self, self._sync_engine.dispose)
+            return self._sync_engine
+
+    def _engine_options(self) -> dict[str, Any]:
+        return {
+            "isolation_level": "AUTOCOMMIT",
+            "pool_reset_on_return": None,  # there is never a transaction to roll back
+            "pool_pre_ping": self._dialect != "sqlite",  # a restarted server costs no call
+            "hide_parameters": True,
+            "connect_args": _driver_timeouts(self._url, self._connect_timeout, self._operation_timeout),
+        }
+
+
+SQLiteStorageAdapter = SQLAlchemyStorageAdapter
+"""The API page's name for :class:`SQLAlchemyStorageAdapter`, which also serves PostgreSQL and MySQL."""
+
+
+class _Exact(TypeDecorator[str]):
+    """Text that is equal, and sorts, byte for byte, whatever the database's collation.
+
+    SQLite's TEXT compares bytes; PostgreSQL's does under the collation "C"; elsewhere the UTF-8 bytes are kept, since
+    MySQL's collations ignore trailing blanks, and some of them case and accents.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Text())
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.VARBINARY(self.length))
+        return dialect.type_descriptor(LargeBinary(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name in {"sqlite", "postgresql"} else value.encode()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return bytes(value).decode() if isinstance(value, (bytes, bytearray, memoryview)) else value
+
+
+def _table(name: str) -> Table:
+    long_text = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
+    return Table(
+        name,
+        MetaData(),
+        Column("namespace", _Exact(rules.MAX_NAMESPACE_BYTES), primary_key=True),
+        Column("key", _Exact(rules.MAX_KEY_BYTES), primary_key=True),
+        Column("value", long_text, nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("expires_at", BigInteger, nullable=True, index=True),
+        Column("metadata", long_text, nullable=False),
+    )
+
+
+def _create(connection: Connection, table: Table) -> None:
+    """Create the table unless it is there; of any number of processes that do so at once, all succeed."""
+    if connection.dialect.name == "sqlite":
+        _use_write_ahead_log(connection)
+    for attempt in range(_ATTEMPTS):
+        try:
+            table.create(connection, checkfirst=True)
+        except exc.DBAPIError as error:  # somebody else was first, between the look and the leap
+            if error.connection_invalidated or attempt == _ATTEMPTS - 1:
+                raise
+            if inspect(connection).has_table(table.name):
+                return
+        else:
+            return
+
+
+def _use_write_ahead_log(connection: Connection) -> None:
+    # Readers and one writer then work side by side. The mode stays with the file. Two processes that switch at once may
+    # be told "locked" without the busy time-out being honoured; whoever loses finds it switched.
+    if connection.execute(text("PRAGMA journal_mode")).scalar() in {"wal", "memory"}:
+        return
+    try:
+        connection.execute(text("PRAGMA journal_mode=WAL"))
+    except exc.OperationalError as error:
+        if "locked" not in str(error.orig):
+            raise
+
+
+def _upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Store a row, whatever was there, in one statement where the database has one for it."""
+    key = ["namespace", "key"]
+    changed = {name: value for name, value in row.items() if name not in key}
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
+        connection.execute(postgresql.insert(table).values(row).on_conflict_do_update(index_elements=key, set_=changed))
+    elif dialect == "sqlite":
+        connection.execute(sqlite.insert(table).values(row).on_conflict_do_update(index_elements=key, set_=changed))
+    elif dialect in {"mysql", "mariadb"}:
+        connection.execute(mysql.insert(table).values(row).on_duplicate_key_update(changed))
+    else:
+        _update_or_insert(connection, table, row, changed)
+
+
+def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any], changed: dict[str, Any]) -> None:
+    here = (table.c.namespace == row["namespace"], table.c.key == row["key"])
+    for attempt in range(_ATTEMPTS):
+        if connection.execute(update(table).where(*here).values(changed)).rowcount:
+            return
+        try:
+            connection.execute(insert(table).values(row))
+        except exc.IntegrityError:  # another writer inserted it first: update that one
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _is_repeatable(error: exc.DBAPIError) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    if sqlstate in _REPEATABLE_SQLSTATES:
+        return True
+    return next(iter(getattr(error.orig, "args", ())), None) in _REPEATABLE_MYSQL
+
+
+def _autocommitting(engine: AsyncEngine | Engine) -> AsyncEngine | Engine:
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+async def _dispose(engine: AsyncEngine) -> None:
+    await engine.dispose()
+
+
+def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:
+    """Return the URL with a driver that fits the mode, and its dialect.
+
+    :raises ConfigurationError: no such database, or the driver does not fit the mode.
+    :raises MissingDependencyError: the driver is not installed.
+    """
+    try:
+        url = make_url(db_url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigurationError(
+            "db_url is no SQLAlchemy URL: write it like 'sqlite+aiosqlite:///file.db' or "
+            "'postgresql+asyncpg://user:password@host/database'"
+        ) from None
+    database, _, driver = url.drivername.partition("+")
+    database = "postgresql" if database == "postgres" else database
+    drivers = _ASYNC_DRIVERS if async_mode else _SYNC_DRIVERS
+    driver = driver or drivers.get(database, "")
+    url = url.set(drivername=f"{database}+{driver}" if driver else database)
+    try:
+        dialect = url.get_dialect()
+        dialect.import_dbapi()
+    except exc.NoSuchModuleError:
+        known = ", ".join(_ASYNC_DRIVERS)
+        raise ConfigurationError(f"SQLAlchemy has no dialect for {url.drivername!r}; well known are: {known}") from None
+    except ImportError as error:
+        package = error.name or driver
+        if package in _EXTRAS:
+            raise MissingDependencyError.for_extra(f"{url.drivername}://", package, _EXTRAS[package]) from error
+        message = f"{url.drivername}:// needs {package!r}, which is not installed: pip install {package}"
+        raise MissingDependencyError(message) from error
+    if dialect.is_async != async_mode:
+        proposal = f"{database}+{drivers[database]}://" if database in drivers else "a driver of that kind"
+        raise ConfigurationError(
+            f"the driver {driver!r} of {url.drivername}:// does not fit async_mode={async_mode}: use {proposal}, "
+            f"or async_mode={dialect.is_async}"
+        )
+    return url, dialect
+
+
+def _is_in_memory(url: URL) -> bool:
+    database = url.database or ""
+    return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
+
+
+def _driver_timeouts(url: URL, connect: float, operation: float) -> dict[str, Any]:
+    driver = url.drivername.partition("+")[2]
+    options: dict[str, dict[str, Any]] = {
+        "aiosqlite": {"timeout": operation},
+        "pysqlite": {"timeout": operation},
+        "asyncpg": {"timeout": connect, "command_timeout": operation},
+        "psycopg": {"connect_timeout": math.ceil(connect)},
+        "asyncmy": {"connect_timeout": connect},
+        "pymysql": {"connect_timeout": connect, "read_timeout": operation, "write_timeout": operation},
+    }
+    # What the URL says itself goes before.
+    return {name: value for name, value in options.get(driver, {}).items() if name not in url.query}
+
+
+def _reason(error: BaseException) -> str:
+    """Return the driver's own words, without SQLAlchemy's statement and link."""
+    original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    return f"{type(original).__name__}: {original}" if str(original) else type(original).__name__
