@@ -1,0 +1,253 @@
+"""The pytest plugin: fixtures that run a test, unchanged, on every storage.
+
+=======================  ==========================================================================================
+``storage_adapter``      an adapter on the test's own place: the test runs once for each backend
+``storage_backend``      which backend that is: name, whether real, where it came from, version, URL
+``make_storage_adapter`` makes another adapter on the same place, as a second worker would
+``storage_config``       settings with which the application's own code reaches that place through the factory
+``flow_broker``          an in-memory taskiq broker with storage and pipelines on ``storage_adapter``
+``frozen_clock``         stops the time by which entries expire: ``now()``, ``tick()``, ``move_to()``
+=======================  ==========================================================================================
+
+Loaded in every pytest of everybody who has it installed: it imports no taskiq, no driver, nothing heavy.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from taskiq_flow.pytest_plugin import options, report
+from taskiq_flow.pytest_plugin.run import Run
+
+pytest.register_assert_rewrite("taskiq_flow.pytest_plugin.contract")
+
+if TYPE_CHECKING:
+    from taskiq_flow.clock import FrozenClock
+    from taskiq_flow.config import TaskiqFlowConfig
+    from taskiq_flow.pytest_plugin.backends import Backends, Place, StorageBackend
+    from taskiq_flow.pytest_plugin.broker import FlowBroker
+    from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
+    from taskiq_flow.storage.base import BaseStorageAdapter
+
+_SETTINGS = pytest.StashKey[options.Settings]()
+_RUN = pytest.StashKey[Run]()
+_BACKENDS = pytest.StashKey["Backends"]()
+
+_NOWHERE = "nowhere"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StorageAdapterContract":
+        from taskiq_flow.pytest_plugin import contract
+
+        return contract.StorageAdapterContract
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings; a value that cannot be used ends the run here."""
+    config.addinivalue_line(
+        "markers",
+        "storage_backends(*names, exclude=()): run this test on these storage backends only; names of backends or of "
+        f"the groups {', '.join(options.GROUPS)}",
+    )
+    config.addinivalue_line(
+        "markers",
+        "frozen_clock(at=None, everything=False): where the fixture frozen_clock starts (an aware datetime or ISO 8601 "
+        "text), and whether datetime.now() and time.time() are frozen for all code too, by freezegun",
+    )
+    config.stash[_SETTINGS] = options.read_settings(config)
+    config.pluginmanager.register(report.BackendTotals(), "taskiq_flow_backend_totals")
+    if shared := getattr(config, "workerinput", {}).get("taskiq_flow_run"):
+        config.stash[_RUN] = Run.of_worker(shared)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist which run it belongs to."""
+    node.workerinput["taskiq_flow_run"] = _run(node.config).shared()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close, clear up and stop what the run started; also after Ctrl-C."""
+    if (run := config.stash.get(_RUN, None)) is not None and (run.is_mine or _BACKENDS in config.stash):
+        _backends(config).close()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which backends will run, and where each real one is going to come from."""
+    from taskiq_flow.pytest_plugin.servers import ServerPool
+
+    settings = config.stash[_SETTINGS]
+    pool = ServerPool(Path(), "", os.getpid(), settings.servers)  # only asked for its plans: it starts nothing
+    plans = {kind: pool.plan(kind) for kind in settings.backends if kind in settings.servers}
+    return report.header(settings.backends, plans, settings.backends_origin)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that uses a storage once for each backend."""
+    if "_storage_backend_name" not in metafunc.fixturenames:
+        return
+    selected = metafunc.config.stash[_SETTINGS].backends
+    marker = metafunc.definition.get_closest_marker("storage_backends")
+    names = _of_marker(marker, metafunc.definition.nodeid) if marker else options.BACKENDS
+    chosen: list[Any] = [name for name in selected if name in names]
+    if not chosen:
+        reason = f"the marker wants {', '.join(names) or 'nothing'}, and this run has only {', '.join(selected)}"
+        chosen = [pytest.param(_NOWHERE, marks=pytest.mark.skip(reason=reason))]
+    metafunc.parametrize("_storage_backend_name", chosen)
+
+
+# --- fixtures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frozen_clock(request: pytest.FixtureRequest) -> "Iterator[FrozenClock]":
+    """The clock by which stored entries expire, stopped: move it with ``tick(seconds)`` and ``move_to(moment)``.
+
+    Only that clock stops, on every storage, real servers included; asyncio, drivers and taskiq's time-outs go on.
+    ``@pytest.mark.frozen_clock(everything=True)`` stops ``datetime.now()`` and ``time.time()`` for all code as well.
+    """
+    from taskiq_flow import clock
+
+    marker = request.node.get_closest_marker("frozen_clock")
+    asked = _keywords(marker, request.node.nodeid, {"at", "everything"}) if marker else {}
+    with ExitStack() as stack:
+        frozen = stack.enter_context(clock.freeze(asked.get("at")))
+        if asked.get("everything", request.config.stash[_SETTINGS].clock_scope == "everything"):
+            from taskiq_flow.pytest_plugin.everything import freeze_everything
+
+            stack.enter_context(freeze_everything(frozen))
+        yield frozen
+
+
+@pytest.fixture
+def _storage_place(request: pytest.FixtureRequest, _storage_backend_name: str) -> "Iterator[Place]":
+    """The test's own place on the backend that it is parametrized with."""
+    if "frozen_clock" in request.fixturenames:
+        # First of all: what is stored by other fixtures must be under the frozen clock as well.
+        request.getfixturevalue("frozen_clock")
+    from taskiq_flow.pytest_plugin.backends import BackendUnavailable
+
+    name = _storage_backend_name
+    try:
+        place = _backends(request.config).open_place(name)
+    except BackendUnavailable as reason:
+        request.node.user_properties.extend(report.server_properties(name, "", ""))
+        message = f"storage backend {name} cannot run: {reason}"
+        if name in request.config.stash[_SETTINGS].required:
+            pytest.fail(f"{message} (and it is required)", pytrace=False)
+        pytest.skip(message)
+    request.node.user_properties.extend(report.server_properties(name, place.backend.version, place.backend.origin))
+    yield place
+    place.clear()
+
+
+@pytest.fixture
+def storage_backend(_storage_place: "Place") -> "StorageBackend":
+    """The storage that this test runs on: ``name``, ``is_real``, ``origin``, ``version``, ``url``."""
+    return _storage_place.backend
+
+
+@pytest.fixture
+def storage_config(_storage_place: "Place") -> "TaskiqFlowConfig":
+    """Settings with which the application's own code reaches this test's storage through the factory."""
+    return _storage_place.config()
+
+
+@pytest.fixture
+def make_storage_adapter(
+    storage_config: "TaskiqFlowConfig",
+) -> "Iterator[Callable[..., BaseStorageAdapter]]":
+    """Make another adapter on this test's storage, as a second worker or another application would have.
+
+    ``make_storage_adapter(ttl_seconds=None, namespace=None)``: the default time to live in seconds, and the name of a
+    namespace beside the test's own. What is made is closed when the test is over.
+    """
+    from taskiq_flow.storage.backend import BackendAdapter
+    from taskiq_flow.storage.factory import StorageAdapterFactory
+
+    made: list[BaseStorageAdapter] = []
+
+    def make(ttl_seconds: float | None = None, namespace: str | None = None) -> "BaseStorageAdapter":
+        own = storage_config.storage_namespace
+        config = storage_config.model_copy(
+            update={"storage_namespace": own if namespace is None else f"{own}-{namespace}"}
+        )
+        adapter = StorageAdapterFactory.create_storage_adapter(config, ttl_seconds=ttl_seconds)
+        made.append(adapter)
+        return adapter
+
+    yield make
+    for adapter in made:
+        if isinstance(adapter, BackendAdapter):
+            adapter.close_from_outside()
+
+
+@pytest.fixture
+def storage_adapter(make_storage_adapter: "Callable[..., BaseStorageAdapter]") -> "BaseStorageAdapter":
+    """An adapter on a storage of this test's own; the test runs once on each backend."""
+    return make_storage_adapter()
+
+
+@pytest.fixture
+def flow_broker(storage_adapter: "BaseStorageAdapter") -> "Iterator[FlowBroker]":
+    """An in-memory taskiq broker with StorageMiddleware and PipelineMiddleware on ``storage_adapter``.
+
+    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run.
+    """
+    from taskiq_flow.middlewares import PipelineMiddleware, StorageMiddleware
+    from taskiq_flow.pytest_plugin.broker import FlowBroker
+
+    broker = FlowBroker()
+    broker.add_middlewares(StorageMiddleware(storage=storage_adapter), PipelineMiddleware())
+    yield broker
+    broker.close_from_outside()
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _run(config: pytest.Config) -> Run:
+    if (run := config.stash.get(_RUN, None)) is None:
+        run = config.stash[_RUN] = Run.begin()
+    return run
+
+
+def _backends(config: pytest.Config) -> "Backends":
+    if (backends := config.stash.get(_BACKENDS, None)) is None:
+        from taskiq_flow.pytest_plugin.backends import Backends
+
+        worker = getattr(config, "workerinput", {}).get("workerid", "main")
+        backends = config.stash[_BACKENDS] = Backends(config.stash[_SETTINGS], _run(config), worker)
+    return backends
+
+
+def _of_marker(marker: pytest.Mark, where: str) -> tuple[str, ...]:
+    """Return the backends that a ``storage_backends`` marker allows."""
+    excluded = _keywords(marker, where, {"exclude"}).get("exclude", ())
+    origin = f"{where}: marker storage_backends"
+    names = options.chosen_backends(marker.args or ("all",), origin)
+    left_out = options.chosen_backends((excluded,) if isinstance(excluded, str) else excluded, origin)
+    return tuple(name for name in names if name not in left_out)
+
+
+def _keywords(marker: pytest.Mark, where: str, known: set[str]) -> dict[str, Any]:
+    """Return a marker's keyword arguments."""
+    if unknown := sorted(marker.kwargs.keys() - known):
+        raise pytest.UsageError(
+            f"{where}: marker {marker.name} has no argument {unknown[0]!r}; known: {', '.join(sorted(known))}"
+        )
+    return dict(marker.kwargs)

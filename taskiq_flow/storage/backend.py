@@ -140,6 +140,9 @@ class BackendAdapter(BaseStorageAdapter):
             else:
                 await self._discard(key)
 
+    def close_from_outside(self) -> None:
+        """Close what this adapter opened, from a thread that runs no event loop: for test kits, between tests."""
+
     # --- the hooks: `now` is milliseconds, keys are checked ----------------------------------------------------------
 
     @abstractmethod
@@ -169,10 +172,6 @@ class BackendAdapter(BaseStorageAdapter):
     @abstractmethod
     async def _purge(self, now: int) -> int:
         """Remove the records of this namespace that have expired; return how many."""
-
-    @abstractmethod
-    async def _clear(self) -> None:
-        """Remove every record of this namespace: for test kits."""
 
     @abstractmethod
     def _address(self) -> str:

@@ -95,10 +95,6 @@ class InMemoryStorageAdapter(BackendAdapter):
                 del self._records[key]
         return len(expired)
 
-    async def _clear(self) -> None:
-        with self._store.lock:
-            self._store.records.pop(self.namespace, None)
-
     @property
     def _records(self) -> dict[str, Record]:
         return self._store.records[self.namespace]

@@ -115,11 +115,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         """Close the connections that this adapter opened; an engine that was passed in stays open."""
         if self._async_engines is not None:
             await self._async_engines.aclose()
-        with self._engine_lock:
-            engine, self._sync_engine = self._sync_engine, None
-        if engine is not None:
-            await asyncio.to_thread(engine.dispose)
-        self._table_is_there = False
+        await asyncio.to_thread(self._dispose_sync_engine)
+
+    def close_from_outside(self) -> None:
+        """Close the connections, from a thread that runs no event loop: for test kits, between tests."""
+        if self._async_engines is not None:
+            self._async_engines.close_from_outside()
+        self._dispose_sync_engine()
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
@@ -157,10 +159,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     async def _purge(self, now: int) -> int:
         statement = delete(self._table).where(*self._mine(), self._table.c.expires_at <= now)
         return await self._run(lambda connection: connection.execute(statement).rowcount)
-
-    async def _clear(self) -> None:
-        statement = delete(self._table).where(*self._mine())
-        await self._run(lambda connection: connection.execute(statement))
 
     def _mine(self) -> list[ColumnElement[bool]]:
         return [self._table.c.namespace == self.namespace]
@@ -250,6 +248,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                 self._sync_engine = create_engine(url, **options)
                 weakref.finalize(self, self._sync_engine.dispose)
             return self._sync_engine
+
+    def _dispose_sync_engine(self) -> None:
+        with self._engine_lock:
+            engine, self._sync_engine = self._sync_engine, None
+        self._table_is_there = False
+        if engine is not None:
+            engine.dispose()
 
     def _engine_options(self) -> dict[str, Any]:
         return {

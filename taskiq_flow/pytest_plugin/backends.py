@@ -1,0 +1,181 @@
+"""The backends that a test runs on: what each one is, and how a test's own place on it is opened and cleared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taskiq_flow.pytest_plugin.janitor import Broom, Janitor, RedisBroom, SQLBroom
+from taskiq_flow.pytest_plugin.options import Settings
+from taskiq_flow.pytest_plugin.run import Run
+from taskiq_flow.pytest_plugin.servers import ServerPool, ServerUnavailable
+
+if TYPE_CHECKING:
+    from taskiq_flow.config import TaskiqFlowConfig
+
+__all__ = ["BackendUnavailable", "Backends", "Place", "StorageBackend"]
+
+_INSTALL = 'pip install "taskiq-flow-kit[{}]"'
+
+
+class BackendUnavailable(Exception):  # noqa: N818 - it is a reason to skip
+    """A backend cannot run here; the message says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class StorageBackend:
+    """The storage that a test runs on."""
+
+    name: str
+    """``memory``, ``fakeredis``, ``sqlite``, ``redis`` or ``postgres``."""
+    is_real: bool
+    """Whether it is a real server, as in production."""
+    origin: str
+    """Where it came from, such as ``docker redis:7-alpine`` or ``in this process``."""
+    version: str
+    """Program and version, such as ``PostgreSQL 16.4``."""
+    url: str
+    """The URL of the store, with credentials; ``repr`` hides them."""
+
+    def __repr__(self) -> str:
+        from taskiq_flow.storage.urls import masked
+
+        return f"<StorageBackend {self.name}: {self.version}, {self.origin}, {masked(self.url)}>"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One test's own place on a backend."""
+
+    backend: StorageBackend
+    namespace: str
+    table: str
+    clear: Callable[[], None]
+
+    def config(self) -> "TaskiqFlowConfig":
+        """Return the settings with which the factory reaches this place; the environment has no say in them."""
+        from taskiq_flow.config import TaskiqFlowConfig
+
+        return TaskiqFlowConfig(
+            storage_type="auto",
+            storage_url=self.backend.url,
+            storage_redis_url=None,
+            storage_async_mode=True,
+            storage_ttl_seconds=None,
+            storage_namespace=self.namespace,
+            storage_table=self.table,
+            storage_connect_timeout=5.0,
+            storage_operation_timeout=30.0,
+        )
+
+
+class Backends:
+    """The backends of a run, as one of its processes sees them."""
+
+    def __init__(self, settings: Settings, run: Run, worker: str) -> None:
+        self._settings = settings
+        self._run = run
+        self._worker = worker
+        self._pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers)
+        self._janitor = Janitor()
+        self._tests = 0
+        self._entered: set[str] = set()
+
+    def open_place(self, name: str) -> Place:
+        """Return a place of its own for a test on the backend ``name``; starts the server if no test needed it yet.
+
+        :raises BackendUnavailable: it cannot run here.
+        """
+        self._tests += 1
+        namespace = f"{self._run.id}_{self._worker}_{self._tests}"
+        opener: dict[str, Callable[[str], Place]] = {
+            "memory": self._open_memory,
+            "fakeredis": self._open_fakeredis,
+            "sqlite": self._open_sqlite,
+            "redis": self._open_redis,
+            "postgres": self._open_postgres,
+        }
+        return opener[name](namespace)
+
+    def close(self) -> None:
+        """Close what this process opened; where it owns the run, remove all that the run left and stop its servers."""
+        try:
+            if self._run.is_mine:
+                self._clear_given_servers()
+            self._janitor.close()
+        finally:
+            if self._run.is_mine:
+                self._pool.close()
+                self._run.remove_folder()
+
+    # --- one method a backend ---------------------------------------------------------------------------------------
+
+    def _open_memory(self, namespace: str) -> Place:
+        from taskiq_flow.storage.memory import InMemoryStore
+
+        store = InMemoryStore.named(namespace)  # kept alive by the place: the factory finds it by its name
+        backend = StorageBackend("memory", False, "in this process", "dict", f"memory://{namespace}")
+        return Place(backend, namespace, self._run.id, clear=store.records.clear)
+
+    def _open_fakeredis(self, namespace: str) -> Place:
+        try:
+            import fakeredis
+        except ImportError:
+            raise BackendUnavailable(f"fakeredis is not installed: {_INSTALL.format('pytest')}") from None
+        from taskiq_flow.pytest_plugin.fake_redis import forget_server, register_scheme
+        from taskiq_flow.storage.factory import StorageAdapterFactory
+
+        register_scheme(StorageAdapterFactory)
+        version = f"fakeredis {getattr(fakeredis, '__version__', '')}".strip()
+        backend = StorageBackend("fakeredis", False, "in this process", version, f"fakeredis://{namespace}")
+        return Place(backend, namespace, self._run.id, clear=lambda: forget_server(namespace))
+
+    def _open_sqlite(self, namespace: str) -> Place:
+        import sqlite3
+
+        # One file a process, one namespace a test: making a database for each test costs more than most tests.
+        url = f"sqlite+aiosqlite:///{self._run.folder / f'{self._worker}.db'}"
+        backend = StorageBackend("sqlite", False, "a file", f"SQLite {sqlite3.sqlite_version}", url)
+        return self._swept_place(backend, namespace)
+
+    def _open_redis(self, namespace: str) -> Place:
+        return self._open_server("redis", namespace)
+
+    def _open_postgres(self, namespace: str) -> Place:
+        return self._open_server("postgres", namespace)
+
+    # --- servers ----------------------------------------------------------------------------------------------------
+
+    def _open_server(self, kind: str, namespace: str) -> Place:
+        try:
+            server = self._pool.get(kind)
+        except ServerUnavailable as reason:
+            raise BackendUnavailable(str(reason)) from None
+        if server.source == "url":
+            self._enter_given_server(kind, server.url)
+        backend = StorageBackend(kind, True, server.detail, server.version, server.url)
+        return self._swept_place(backend, namespace)
+
+    def _swept_place(self, backend: StorageBackend, namespace: str) -> Place:
+        broom = self._broom(backend.name, backend.url)
+        return Place(backend, namespace, self._run.id, clear=lambda: self._janitor.run(broom.sweep(namespace)))
+
+    def _broom(self, name: str, url: str) -> Broom:
+        return self._janitor.broom(name, lambda: RedisBroom(url) if name == "redis" else SQLBroom(url, self._run.id))
+
+    def _enter_given_server(self, kind: str, url: str) -> None:
+        """Remove, once a run, what killed runs left on a server that outlives them; note that this run used it."""
+        if kind in self._entered:
+            return
+        from filelock import FileLock
+
+        note = self._run.folder / f"{kind}.used"
+        with FileLock(f"{note}.lock"):
+            if not note.exists():
+                self._janitor.run(self._broom(kind, url).sweep_abandoned())
+                note.touch()
+        self._entered.add(kind)
+
+    def _clear_given_servers(self) -> None:
+        for kind in self._settings.servers:
+            if (self._run.folder / f"{kind}.used").exists():
+                self._janitor.run(self._broom(kind, self._pool.get(kind).url).finish(self._run.id))

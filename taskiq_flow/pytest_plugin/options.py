@@ -1,0 +1,171 @@
+"""The plugin's settings: command line, environment and ini, read once and checked once.
+
+The command line goes before the environment, and that before the ini file. A value that cannot be used is a usage error
+which lists the good ones.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+
+from taskiq_flow.pytest_plugin.servers import SOURCES, ServerSettings
+
+__all__ = ["BACKENDS", "GROUPS", "Settings", "add_options", "chosen_backends", "read_settings"]
+
+FAKES = ("memory", "fakeredis", "sqlite")
+REAL = ("redis", "postgres")
+BACKENDS = FAKES + REAL
+GROUPS = {"all": BACKENDS, "fakes": FAKES, "real": REAL}
+CLOCK_SCOPES = ("storage", "everything")
+
+
+class _Setting(NamedTuple):
+    """One setting, wherever it may come from."""
+
+    name: str
+    help: str
+    metavar: str
+    env: str | None = None
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+_BACKENDS = _Setting("storage_backends", f"run storage tests on these: {', '.join((*BACKENDS, *GROUPS))}", "NAMES")
+_REQUIRE = _Setting("storage_require", "fail, instead of skip, where one of these backends cannot run", "NAMES")
+_SERVERS = _Setting(
+    "storage_servers",
+    f"where real servers may come from, in this order: {', '.join(SOURCES)}",
+    "SOURCES",
+    "TASKIQ_FLOW_TEST_SERVERS",
+)
+_URLS = {
+    kind: _Setting(
+        f"storage_{kind}_url",
+        f"use this {kind} server; only the kit's own entries in it are touched",
+        "URL",
+        f"TASKIQ_FLOW_TEST_{kind.upper()}_URL",
+    )
+    for kind in REAL
+}
+_IMAGES = {
+    kind: _Setting(
+        f"storage_{kind}_image", f"the {kind} image that Docker runs", "IMAGE", f"TASKIQ_FLOW_{kind.upper()}_IMAGE"
+    )
+    for kind in REAL
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What this run was asked for."""
+
+    backends: tuple[str, ...]
+    """The backends to run on, in the order of ``BACKENDS``."""
+    backends_origin: str
+    """Where that was said, for the report header; empty for the default."""
+    required: frozenset[str]
+    """The backends whose tests fail where they cannot run."""
+    servers: dict[str, ServerSettings]
+    """Where each real server may come from."""
+    clock_scope: str
+    """What ``frozen_clock`` freezes where no marker says so: ``storage`` or ``everything``."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the command-line options and ini values."""
+    group = parser.getgroup("taskiq-flow", "storage tests (taskiq-flow-kit)")
+    for setting in (_BACKENDS, _REQUIRE, _SERVERS, *_URLS.values(), *_IMAGES.values()):
+        env = f" [env: {setting.env}]" if setting.env else ""
+        group.addoption(
+            setting.option, dest=setting.name, default=None, metavar=setting.metavar, help=setting.help + env
+        )
+        parser.addini(setting.name, setting.help)
+    parser.addini("frozen_clock", f"what the fixture frozen_clock freezes: {' or '.join(CLOCK_SCOPES)}")
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Return the run's settings.
+
+    :raises pytest.UsageError: a value cannot be used.
+    """
+    named, origin = _value(config, _BACKENDS)
+    backends = chosen_backends(_split(named or "all"), origin or "the default")
+    required_text, required_origin = _value(config, _REQUIRE)
+    required = frozenset(chosen_backends(_split(required_text or ""), required_origin))
+    if unselected := required - set(backends):
+        # `all` means all of this run; a backend that was named must be in it.
+        if "all" not in _split(required_text or ""):
+            raise pytest.UsageError(
+                f"{required_origin} names {', '.join(sorted(unselected))}, which {origin or 'the default'} "
+                f"leaves out of this run ({', '.join(backends)})"
+            )
+        required &= set(backends)
+    sources = _sources(*_value(config, _SERVERS))
+    return Settings(
+        backends=backends,
+        backends_origin=origin,
+        required=required,
+        servers={kind: _server_settings(config, kind, sources) for kind in REAL},
+        clock_scope=_clock_scope(config),
+    )
+
+
+def chosen_backends(names: Iterable[str], origin: str) -> tuple[str, ...]:
+    """Return the backends that names of backends and groups stand for, in the order of ``BACKENDS``.
+
+    :param origin: where the names were written, for the message.
+    :raises pytest.UsageError: a name is neither.
+    """
+    chosen: set[str] = set()
+    for name in names:
+        if name not in BACKENDS and name not in GROUPS:
+            raise pytest.UsageError(
+                f"{origin}: unknown storage backend {name!r}; known backends: {', '.join(BACKENDS)}; "
+                f"groups: {', '.join(GROUPS)}"
+            )
+        chosen.update(GROUPS.get(name, (name,)))
+    return tuple(name for name in BACKENDS if name in chosen)
+
+
+def _value(config: pytest.Config, setting: _Setting) -> tuple[str | None, str]:
+    """Return a setting's value and where it was said: the option's, variable's or ini value's name."""
+    if (given := config.getoption(setting.name, default=None)) is not None:
+        return str(given), setting.option
+    if setting.env and (given := os.environ.get(setting.env)):
+        return given, setting.env
+    if given := config.getini(setting.name):
+        return str(given), f"ini {setting.name}"
+    return None, ""
+
+
+def _split(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _sources(text: str | None, origin: str) -> tuple[str, ...]:
+    if text is None:
+        return SOURCES
+    sources = tuple(dict.fromkeys(_split(text)))
+    if unknown := [source for source in sources if source not in SOURCES]:
+        raise pytest.UsageError(f"{origin}: unknown source of servers {unknown[0]!r}; known: {', '.join(SOURCES)}")
+    return sources
+
+
+def _server_settings(config: pytest.Config, kind: str, sources: tuple[str, ...]) -> ServerSettings:
+    url, url_origin = _value(config, _URLS[kind])
+    image, image_origin = _value(config, _IMAGES[kind])
+    return ServerSettings(
+        kind=kind, url=url, url_origin=url_origin, image=image, image_origin=image_origin, sources=sources
+    )
+
+
+def _clock_scope(config: pytest.Config) -> str:
+    scope = str(config.getini("frozen_clock")) or "storage"
+    if scope not in CLOCK_SCOPES:
+        raise pytest.UsageError(f"ini frozen_clock: unknown value {scope!r}; known: {', '.join(CLOCK_SCOPES)}")
+    return scope

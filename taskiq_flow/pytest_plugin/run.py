@@ -1,0 +1,77 @@
+"""``Run``: one run of pytest, whatever number of processes it has.
+
+Everything that the kit leaves on a server, in a database or in a folder carries the run's identity, which says who
+started it: so that a later run can tell what was left behind by one that was killed, and whose.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+__all__ = ["Run", "is_abandoned"]
+
+_IDENTITY = re.compile(r"tfk_(?P<host>[0-9a-f]{6})_(?P<pid>\d+)_(?P<began>\d+)_[0-9a-f]{6}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The identity of a run, shared by its processes."""
+
+    id: str
+    """Names this run on servers and in databases: small letters, digits and underscores, at most 40 characters."""
+    folder: Path
+    """The run's temporary folder, for this user only."""
+    owner_pid: int
+    """The process that pytest was started as: with xdist, the controller."""
+
+    @classmethod
+    def begin(cls) -> "Run":
+        """Return a new run, owned by this process, with its folder."""
+        name = f"tfk_{_host()}_{os.getpid()}_{int(time.time())}_{token_hex(3)}"
+        return cls(name, Path(tempfile.mkdtemp(prefix=f"{name}_")), os.getpid())
+
+    @classmethod
+    def of_worker(cls, shared: dict[str, str]) -> "Run":
+        """Return the run that the controller described by :meth:`shared`."""
+        return cls(shared["id"], Path(shared["folder"]), int(shared["owner_pid"]))
+
+    def shared(self) -> dict[str, str]:
+        """Return what a worker process needs to take part."""
+        return {"id": self.id, "folder": str(self.folder), "owner_pid": str(self.owner_pid)}
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process owns the run, and must clear up after it."""
+        return self.owner_pid == os.getpid()
+
+    def remove_folder(self) -> None:
+        """Remove the run's folder and all in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_abandoned(name: str) -> bool:
+    """Return whether ``name`` begins with the identity of a run of this machine whose owner does not live any more.
+
+    False for anything else: names of other machines' runs, and all that is not ours.
+    """
+    identity = _IDENTITY.match(name)
+    if identity is None or identity["host"] != _host():
+        return False
+    import psutil
+
+    try:
+        # A process that is younger than the run has only inherited the number.
+        return bool(psutil.Process(int(identity["pid"])).create_time() > int(identity["began"]) + 1)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
