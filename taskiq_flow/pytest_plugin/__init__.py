@@ -102,7 +102,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     selected = metafunc.config.stash[_SETTINGS].backends
     marker = metafunc.definition.get_closest_marker("storage_backends")
-    names = _of_marker(marker, metafunc.definition.nodeid) if marker else options.BACKENDS
+    try:
+        names = _of_marker(marker, metafunc.definition.nodeid) if marker else options.BACKENDS
+    except pytest.UsageError as error:
+        raise pytest.Collector.CollectError(str(error)) from None  # shown without pytest's own frames
     chosen: list[Any] = [name for name in selected if name in names]
     if not chosen:
         reason = f"the marker wants {', '.join(names) or 'nothing'}, and this run has only {', '.join(selected)}"
@@ -141,16 +144,17 @@ def _storage_place(request: pytest.FixtureRequest, _storage_backend_name: str) -
         request.getfixturevalue("frozen_clock")
     from taskiq_flow.pytest_plugin.backends import BackendUnavailable
 
-    name = _storage_backend_name
+    name, place, problem = _storage_backend_name, None, ""
     try:
         place = _backends(request.config).open_place(name)
     except BackendUnavailable as reason:
-        request.node.user_properties.extend(report.server_properties(name, "", ""))
-        message = f"storage backend {name} cannot run: {reason}"
+        problem = f"storage backend {name} cannot run: {reason}"
+    server = (place.backend.version, place.backend.origin) if place else ()
+    request.node.user_properties.extend(report.server_properties(name, *server))
+    if place is None:
         if name in request.config.stash[_SETTINGS].required:
-            pytest.fail(f"{message} (and it is required)", pytrace=False)
-        pytest.skip(message)
-    request.node.user_properties.extend(report.server_properties(name, place.backend.version, place.backend.origin))
+            pytest.fail(f"{problem}\n(--storage-require makes this a failure instead of a skip)", pytrace=False)
+        pytest.skip(problem)
     yield place
     place.clear()
 
@@ -207,12 +211,11 @@ def flow_broker(storage_adapter: "BaseStorageAdapter") -> "Iterator[FlowBroker]"
     """An in-memory taskiq broker with StorageMiddleware and PipelineMiddleware on ``storage_adapter``.
 
     It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run.
+    ``await flow_broker.wait_all()`` waits until nothing runs any more: what the tasks leave behind is stored then.
     """
-    from taskiq_flow.middlewares import PipelineMiddleware, StorageMiddleware
     from taskiq_flow.pytest_plugin.broker import FlowBroker
 
-    broker = FlowBroker()
-    broker.add_middlewares(StorageMiddleware(storage=storage_adapter), PipelineMiddleware())
+    broker = FlowBroker(storage_adapter)
     yield broker
     broker.close_from_outside()
 

@@ -32,14 +32,15 @@ class StorageBackend:
     origin: str
     """Where it came from, such as ``docker redis:7-alpine`` or ``in this process``."""
     version: str
-    """Program and version, such as ``PostgreSQL 16.4``."""
+    """Program and version, such as ``PostgreSQL 16.4``; empty for ``memory``."""
     url: str
     """The URL of the store, with credentials; ``repr`` hides them."""
 
     def __repr__(self) -> str:
         from taskiq_flow.storage.urls import masked
 
-        return f"<StorageBackend {self.name}: {self.version}, {self.origin}, {masked(self.url)}>"
+        told = ", ".join(filter(None, (self.version, self.origin, masked(self.url))))
+        return f"<StorageBackend {self.name}: {told}>"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Backends:
         self._settings = settings
         self._run = run
         self._worker = worker
-        self._pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers)
+        self.pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers)
         self._janitor = Janitor()
         self._tests = 0
         self._entered: set[str] = set()
@@ -104,7 +105,7 @@ class Backends:
             self._janitor.close()
         finally:
             if self._run.is_mine:
-                self._pool.close()
+                self.pool.close()
                 self._run.remove_folder()
 
     # --- one method a backend ---------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ class Backends:
         from taskiq_flow.storage.memory import InMemoryStore
 
         store = InMemoryStore.named(namespace)  # kept alive by the place: the factory finds it by its name
-        backend = StorageBackend("memory", False, "in this process", "dict", f"memory://{namespace}")
+        backend = StorageBackend("memory", False, "in this process", "", f"memory://{namespace}")
         return Place(backend, namespace, self._run.id, clear=store.records.clear)
 
     def _open_fakeredis(self, namespace: str) -> Place:
@@ -147,7 +148,7 @@ class Backends:
 
     def _open_server(self, kind: str, namespace: str) -> Place:
         try:
-            server = self._pool.get(kind)
+            server = self.pool.get(kind)
         except ServerUnavailable as reason:
             raise BackendUnavailable(str(reason)) from None
         if server.source == "url":
@@ -178,4 +179,4 @@ class Backends:
     def _clear_given_servers(self) -> None:
         for kind in self._settings.servers:
             if (self._run.folder / f"{kind}.used").exists():
-                self._janitor.run(self._broom(kind, self._pool.get(kind).url).finish(self._run.id))
+                self._janitor.run(self._broom(kind, self.pool.get(kind).url).finish(self._run.id))

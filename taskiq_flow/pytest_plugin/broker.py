@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 from taskiq import BrokerMessage, InMemoryBroker
 
+from taskiq_flow.middlewares import PipelineMiddleware, StorageMiddleware
+from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.loops import PerLoop
 
 __all__ = ["FlowBroker"]
@@ -20,13 +22,20 @@ _PATIENCE = 10.0
 
 
 class FlowBroker(InMemoryBroker):
-    """An in-memory broker that starts itself and keeps every result.
+    """An in-memory broker that starts itself, runs pipelines, and keeps every result, in a storage too.
 
     taskiq's own keeps only the last 100 results, and forgets the first task of a longer test.
+
+    :param storage: where ``storage_middleware`` keeps the results; it is not closed here.
     """
 
-    def __init__(self) -> None:
+    storage_middleware: StorageMiddleware
+    """What keeps the results: ``await flow_broker.storage_middleware.load(task_id, pipeline_id)`` gives one back."""
+
+    def __init__(self, storage: BaseStorageAdapter) -> None:
         super().__init__(sync_tasks_pool_size=_SYNC_TASK_THREADS, max_stored_results=-1)
+        self.storage_middleware = StorageMiddleware(storage=storage)
+        self.add_middlewares(self.storage_middleware, PipelineMiddleware())
         self._sessions = PerLoop(_Session, self._end)
 
     async def startup(self) -> None:
@@ -49,14 +58,18 @@ class FlowBroker(InMemoryBroker):
         await self.startup()
         await super().kick(message)
 
+    async def wait_all(self) -> None:
+        """Wait until no task runs any more, those that running tasks send included: all is stored then."""
+        while self._running_tasks:
+            await super().wait_all()
+
     def close_from_outside(self) -> None:
         """Shut down, from a thread that runs no event loop: for the fixture's teardown."""
         self._sessions.close_from_outside()
 
     async def _end(self, session: "_Session") -> None:
         with anyio.move_on_after(_PATIENCE):
-            while self._running_tasks:
-                await self.wait_all()
+            await self.wait_all()
         for task in self._running_tasks:
             task.cancel()
         if session.is_started:

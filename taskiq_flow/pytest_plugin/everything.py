@@ -8,7 +8,7 @@ from taskiq_flow.clock import FrozenClock
 __all__ = ["freeze_everything"]
 
 # These measure time-outs and pool ages; a clock that stands still makes them wait for ever.
-_UNFROZEN = ["anyio", "asyncpg", "aiosqlite", "asyncmy", "fakeredis", "redis", "sqlalchemy", "taskiq.task", "_pytest"]
+_UNFROZEN = ["anyio", "asyncpg", "aiosqlite", "asyncmy", "fakeredis", "redis", "sqlalchemy", "taskiq.task"]
 
 
 @contextmanager

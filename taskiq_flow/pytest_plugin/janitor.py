@@ -119,6 +119,7 @@ class SQLBroom:
 
         self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
         self._table = table
+        self._table_is_there = False
 
     async def sweep(self, prefix: str) -> None:
         """Remove the rows whose namespace begins with ``prefix``."""
@@ -127,7 +128,8 @@ class SQLBroom:
         # Small letters, digits and underscores only: `{` is the first character after them in ASCII.
         statement = text(f"DELETE FROM {self._table} WHERE namespace >= :low AND namespace < :high")
         async with self._engine.connect() as connection:
-            if await connection.run_sync(_has_table, self._table):
+            self._table_is_there = self._table_is_there or await connection.run_sync(_has_table, self._table)
+            if self._table_is_there:
                 await connection.execute(statement, {"low": prefix, "high": prefix + "{"})
 
     async def finish(self, run_id: str) -> None:

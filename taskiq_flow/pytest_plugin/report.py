@@ -18,9 +18,9 @@ def header(backends: tuple[str, ...], plans: dict[str, str], origin: str) -> str
     return f"storage backends: {shown}{f' [{origin}]' if origin else ''}"
 
 
-def server_properties(name: str, version: str, origin: str) -> list[tuple[str, object]]:
+def server_properties(name: str, *server: str) -> list[tuple[str, object]]:
     """Return what a test's report carries to the process that prints the totals, and to junitxml."""
-    return [(_BACKEND, name), (_SERVER, ", ".join(filter(None, (version, origin))))]
+    return [(_BACKEND, name), (_SERVER, ", ".join(filter(None, server)))]
 
 
 @dataclass

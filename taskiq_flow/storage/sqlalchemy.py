@@ -99,7 +99,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self.backend = _NAMES.get(dialect.name, dialect.name)
         self._dialect = dialect.name
         self._table = _table(table)
-        self._table_is_there = False
         self._given = None if engine is None else _autocommitting(engine)
         self._in_memory = dialect.name == "sqlite" and engine is None and _is_in_memory(self._url)
         # An SQLite database in memory lives in one connection, which no event loop may own and only one thread at a
@@ -173,7 +172,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
     def _translated(self, error: Exception, doing: str) -> StorageError | None:
         if isinstance(error, exc.DBAPIError):
-            self._table_is_there = False  # it may be gone, or the database be another one: look again
             reason = _reason(error)
             return self._unreachable(doing, reason) if error.connection_invalidated else self._refused(doing, reason)
         if isinstance(error, exc.SQLAlchemyError):
@@ -218,16 +216,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return self._work(connection, work)
 
     def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
-        if not self._table_is_there:
-            _create(connection, self._table)
-            self._table_is_there = True
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return work(connection)
-            except exc.DBAPIError as error:
-                if not _is_repeatable(error):
-                    raise
-        return work(connection)
+        # The table is nearly always there: nothing looks for it until a statement fails.
+        try:
+            return _repeated(connection, work)
+        except exc.DBAPIError as error:
+            if error.connection_invalidated or not _lacks(connection, self._table):
+                raise
+        _create(connection, self._table)
+        return _repeated(connection, work)
 
     # --- engines --------------------------------------------------------------------------------------------------
 
@@ -252,7 +248,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     def _dispose_sync_engine(self) -> None:
         with self._engine_lock:
             engine, self._sync_engine = self._sync_engine, None
-        self._table_is_there = False
         if engine is not None:
             engine.dispose()
 
@@ -312,6 +307,25 @@ def _table(name: str) -> Table:
         Column("expires_at", BigInteger, nullable=True, index=True),
         Column("metadata", long_text, nullable=False),
     )
+
+
+def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Return what ``work`` returns, tried again where the database says that another writer was in the way."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return work(connection)
+        except exc.DBAPIError as error:
+            if not _is_repeatable(error):
+                raise
+    return work(connection)
+
+
+def _lacks(connection: Connection, table: Table) -> bool:
+    """Return whether the database has no such table; False where it cannot even say that."""
+    try:
+        return not inspect(connection).has_table(table.name)
+    except exc.DBAPIError:
+        return False
 
 
 def _create(connection: Connection, table: Table) -> None:

@@ -1,0 +1,47 @@
+# make demo    a small application's pipeline tests on every storage, real Redis and PostgreSQL included
+# make test    this project's own tests
+# make check   lint, format and types
+#
+# Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
+# Variables: PYTHON (python3), ARGS (more arguments for pytest),
+#            TASKIQ_FLOW_TEST_SERVERS (where real servers may come from: url,docker,local,wheel).
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := taskiq_flow tests examples conftest.py
+
+.PHONY: help demo test check format clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(READY)
+	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders --storage-require=all $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --storage-require=all $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "$(PYTHON) is older than Python 3.10: say which to use, as in 'make PYTHON=python3.12 …'" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q --clear $(VENV) 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable .
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

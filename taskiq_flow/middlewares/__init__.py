@@ -1,0 +1,24 @@
+"""Middlewares for taskiq brokers: one keeps results in a storage, one runs pipelines.
+
+Names are loaded on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from taskiq_flow._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taskiq_flow.middlewares.pipeline import PipelineMiddleware as PipelineMiddleware
+    from taskiq_flow.middlewares.storage import LostResult as LostResult
+    from taskiq_flow.middlewares.storage import StorageMiddleware as StorageMiddleware
+
+__all__ = ["LostResult", "PipelineMiddleware", "StorageMiddleware"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "LostResult": "taskiq_flow.middlewares.storage",
+        "PipelineMiddleware": "taskiq_flow.middlewares.pipeline",
+        "StorageMiddleware": "taskiq_flow.middlewares.storage",
+    },
+)

@@ -1,0 +1,212 @@
+"""``StorageMiddleware``: keeps the result of every task in a storage."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
+
+from taskiq_flow import clock
+from taskiq_flow.exceptions import ConfigurationError, UnsupportedOperationError
+from taskiq_flow.results import StoredResult, result_key
+from taskiq_flow.storage import rules
+from taskiq_flow.storage.base import BaseStorageAdapter
+from taskiq_flow.storage.entry import StorageEntry
+from taskiq_flow.storage.memory import InMemoryStorageAdapter
+
+__all__ = ["STORAGE_TTL", "LostResult", "StorageMiddleware"]
+
+logger = logging.getLogger(__name__)
+
+STORAGE_TTL = "storage_ttl"
+"""The label of a task whose results live that many seconds, instead of the storage's default."""
+
+_MAX_LOST = 1000
+
+
+@dataclass(frozen=True)
+class LostResult:
+    """A result that was not stored, or not with its return value."""
+
+    task_id: str
+    task_name: str
+    pipeline_id: str | None
+    reason: str
+
+
+class StorageMiddleware(TaskiqMiddleware):
+    """Keeps every result under ``pipeline:{pipeline_id}:task:{task_id}``, or ``task:{task_id}`` outside of pipelines.
+
+    A task may carry the label ``storage_ttl``: seconds that its results live; else the storage's default holds.
+
+    What goes wrong here never fails a task, and never passes in silence: a storage that fails is logged once, and once
+    more when it works again, with the number of results that were lost; each loss is counted, kept in :attr:`lost`
+    and told to :attr:`on_failure`.
+
+    taskiq calls this after it saved the result in the result backend. Whoever waits for that result may therefore be
+    ahead of the storage by a moment; in a test, ``await broker.wait_all()`` first.
+
+    :param storage: where to keep the results; never closed here. None makes an in-memory one, closed at shutdown.
+    :param enabled: False stores nothing; it may be changed at any time.
+    :raises ConfigurationError: ``storage`` is no adapter.
+    """
+
+    stored: int
+    """How many results were stored whole."""
+    failures: int
+    """How many results were not stored at all."""
+    unstorable: int
+    """How many were stored without their return value, because that is no data."""
+    lost: "deque[LostResult]"
+    """The last 1,000 results that were lost, whole or but for the note that they were unstorable."""
+    on_failure: "list[Callable[[LostResult], None]]"
+    """Called with every lost result, as it is lost."""
+
+    def __init__(self, storage: BaseStorageAdapter | None = None, enabled: bool = True) -> None:
+        super().__init__()
+        if storage is not None and not isinstance(storage, BaseStorageAdapter):
+            raise ConfigurationError(f"storage must be a BaseStorageAdapter or None, not {storage!r}")
+        self._owns_storage = storage is None
+        self.storage = InMemoryStorageAdapter() if storage is None else storage
+        self.enabled = enabled
+        self.stored = 0
+        self.failures = 0
+        self.unstorable = 0
+        self.lost = deque(maxlen=_MAX_LOST)
+        self.on_failure = []
+        self._failures_in_a_row = 0
+
+    async def load(self, task_id: str, pipeline_id: str | None = None) -> TaskiqResult[Any] | None:
+        """Return the stored result of a task; None if there is none, or it has expired.
+
+        :param pipeline_id: the run that the task was a part of.
+        :raises SerializationError: what is stored there is damaged, or no result.
+        :raises StorageError: the storage failed.
+        """
+        stored = await self.load_stored(task_id, pipeline_id)
+        return None if stored is None else stored.to_taskiq()
+
+    async def load_stored(self, task_id: str, pipeline_id: str | None = None) -> StoredResult | None:
+        """Return what is stored of a task's result, with its task's name and when it was; arguments as for `load`."""
+        key = result_key(task_id, pipeline_id)
+        data = await self.storage.get(key)
+        return None if data is None else StoredResult.from_data(key, data)
+
+    # --- taskiq's hooks -----------------------------------------------------------------------------------------------
+
+    async def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Store the result; raises nothing but a cancellation, after which nothing half-written is left."""
+        if not self.enabled:
+            return
+        try:
+            unstorable = await self._store(StoredResult.of(message, result), self._ttl_seconds(message))
+        except asyncio.CancelledError:
+            self._storage_failed(message, "it was cancelled while it was being stored")
+            raise
+        except Exception as error:  # noqa: BLE001 - an adapter of one's own may raise anything
+            self._storage_failed(message, str(error) or repr(error))
+        else:
+            self._storage_worked()
+            if unstorable is None:
+                self.stored += 1
+            else:
+                self.unstorable += 1
+                logger.error(
+                    "the return value of task %s (%s) is lost, a note is stored instead: %s",
+                    message.task_name,
+                    message.task_id,
+                    unstorable,
+                )
+                self._lose(message, unstorable)
+
+    async def shutdown(self) -> None:
+        """Close the storage if it was made here, and say what a storage that still fails has lost."""
+        if self._failures_in_a_row:
+            logger.error("the storage still fails at shutdown; lost results: %d", self._failures_in_a_row)
+        if self._owns_storage:
+            await self.storage.aclose()
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    async def _store(self, stored: StoredResult, ttl_seconds: float | None) -> str | None:
+        """Store the record as whole as it can be; return None, or why it had to go without its return value.
+
+        The codec refuses what it would not give back the same, before any I/O. A ``TypeError`` is how adapters of
+        one's own, on ``json``, say that; ours is one too.
+        """
+        try:
+            await self._write(stored, ttl_seconds)
+            return None
+        except TypeError:
+            pass
+        try:
+            await self._write(stored.with_result_as_data(), ttl_seconds)
+            return None
+        except TypeError as error:
+            reason = str(error)
+        await self._write(stored.without_result(reason), ttl_seconds)
+        return reason
+
+    async def _write(self, stored: StoredResult, ttl_seconds: float | None) -> None:
+        # Only BaseStorageAdapter's own subclasses have a default that can be asked for.
+        lifetime = getattr(self.storage, "ttl_seconds", None) if ttl_seconds is None else ttl_seconds
+        expires_at = None
+        if lifetime is not None:
+            expires_at = clock.from_ms(clock.to_ms(stored.created_at) + rules.ttl_ms(lifetime))
+        data = stored.to_data()
+        try:
+            await self.storage.set_entry(StorageEntry(stored.key, data, stored.created_at, expires_at, stored.metadata))
+        except UnsupportedOperationError:  # an adapter with the page's six methods; metadata is in the data, too
+            await self.storage.set(stored.key, data, ttl_seconds)
+
+    def _ttl_seconds(self, message: TaskiqMessage) -> float | None:
+        """Return the seconds that the task's label asks for; None for the storage's default."""
+        label = message.labels.get(STORAGE_TTL)
+        if label in (None, "None"):  # taskiq sends a None as text
+            return None
+        try:
+            # Labels of pipeline steps arrive as text.
+            seconds = float(label) if isinstance(label, str) else label
+            rules.ttl_ms(seconds)
+        except ValueError as error:
+            logger.warning(
+                "task %s has an invalid label %s=%r, and its result the storage's default time to live: %s",
+                message.task_name,
+                STORAGE_TTL,
+                label,
+                error,
+            )
+            return None
+        return seconds
+
+    # --- losses -------------------------------------------------------------------------------------------------------
+
+    def _storage_failed(self, message: TaskiqMessage, reason: str) -> None:
+        self.failures += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == 1:
+            logger.error(
+                "the result of task %s (%s) could not be stored and is lost: %s; "
+                "what else is lost is counted, and not logged until the storage works again",
+                message.task_name,
+                message.task_id,
+                reason,
+            )
+        self._lose(message, reason)
+
+    def _storage_worked(self) -> None:
+        if self._failures_in_a_row:
+            logger.warning("the storage works again; results lost in between: %d", self._failures_in_a_row)
+            self._failures_in_a_row = 0
+
+    def _lose(self, message: TaskiqMessage, reason: str) -> None:
+        lost = LostResult(message.task_id, message.task_name, message.labels.get("pipeline_id"), reason)
+        self.lost.append(lost)
+        for callback in self.on_failure:
+            try:
+                callback(lost)
+            except Exception:
+                logger.exception("the callback %r for lost results failed", callback)

@@ -1,0 +1,199 @@
+"""Servers in containers, by way of testcontainers, whose own settings and variables are honoured and never set."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .kinds import Kind
+from .model import Ready, ServerSettings, SourceFailed, one_line
+
+__all__ = ["LABEL", "ContainerServer", "container_name", "find_image", "remove_container", "sweep_containers"]
+
+LABEL = "taskiq_flow.record"
+"""The label of every container of this package; it holds whose it is."""
+_DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+
+
+def find_image(kind: Kind, settings: ServerSettings) -> str:
+    """Return the image that a container would run, after a look, in milliseconds, for an engine that answers.
+
+    :raises SourceFailed: there is no Docker engine, or no testcontainers to use it with.
+    """
+    if find_spec("testcontainers") is None:
+        raise SourceFailed('testcontainers is not installed: pip install "taskiq-flow-kit[pytest]"')
+    address = _engine_address()
+    try:
+        _ping(address)
+    except OSError as error:
+        raise SourceFailed(f"no Docker engine answers at {address} ({error.strerror or error})") from None
+    return settings.image or kind.image
+
+
+def _engine_address() -> str:
+    """Return where testcontainers will look for the engine."""
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+        name = os.environ.get("DOCKER_CONTEXT") or json.loads((config / "config.json").read_text())["currentContext"]
+        if name != "default":
+            context = config / "contexts" / "meta" / sha256(name.encode()).hexdigest() / "meta.json"
+            return str(json.loads(context.read_text())["Endpoints"]["docker"]["Host"])
+    return _DEFAULT_SOCKET
+
+
+def _ping(address: str, timeout: float = 0.5) -> None:
+    """Ask the engine whether it is there; any answer is one, a refusal to talk without TLS too.
+
+    :raises OSError: nothing answers within ``timeout`` seconds.
+    """
+    parts = urlsplit(address)
+    if parts.scheme == "unix":
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("this system has no such sockets")
+        connection = socket.socket(socket.AF_UNIX)
+        place: Any = parts.path
+    elif parts.scheme in {"tcp", "http", "https"}:
+        connection = socket.socket()
+        place = (parts.hostname or "localhost", parts.port or 2375)
+    else:
+        return  # ssh:// and the like: only trying tells
+    with connection:
+        connection.settimeout(timeout)
+        connection.connect(place)
+        connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+        if not connection.recv(1):
+            raise OSError("it closed the connection")
+
+
+def container_name(run_id: str, kind: Kind) -> str:
+    """Return the name of a run's container: no two runs have the same."""
+    return re.sub(r"[^a-zA-Z0-9_.-]", "-", f"taskiq-flow-{run_id}-{kind.name}")
+
+
+class ContainerServer:
+    """One container. ``check()`` is called while its image is fetched, and may raise to give up."""
+
+    def __init__(
+        self, kind: Kind, settings: ServerSettings, name: str, labels: Mapping[str, str], check: Callable[[], None]
+    ) -> None:
+        from testcontainers.core.container import DockerContainer
+
+        image = settings.image or kind.image
+        self.detail = f"docker {image}"
+        self._origin = f" (given by {settings.image_origin})" if settings.image and settings.image_origin else ""
+        self._kind = kind
+        self._name = name
+        self._check = check
+        environment, arguments, self._password = kind.container(secrets.token_hex(16))
+        try:
+            self._container = DockerContainer(image).with_name(name).with_exposed_ports(kind.port)
+        except Exception as error:  # noqa: BLE001 - the engine's client raises those of several packages
+            raise SourceFailed(f"the Docker engine cannot be used: {_reason(error)}") from None
+        self._container.with_command(arguments).with_kwargs(labels=dict(labels))
+        for variable, value in environment.items():
+            self._container.with_env(variable, value)
+
+    def start(self, ready: Ready) -> tuple[str, str]:
+        """Fetch the image if need be, start the container, and return the server's URL and version once it answers.
+
+        :raises SourceFailed: the image cannot be had, the container does not start, or ``ready`` gave up.
+        """
+        try:
+            self._fetch_image()
+            self._container.start()
+            host = self._container.get_container_host_ip()
+            port = int(self._container.get_exposed_port(self._kind.port))
+        except SourceFailed:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            said = f"; its last words: {words}" if (words := self.last_words()) else ""
+            raise SourceFailed(f"the container did not start: {_reason(error)}{said}") from None
+        url = self._kind.url(host, port, self._password)
+        # Official images of databases start the server twice, the first time to make the database.
+        ready(url, self)
+        return url, ready(url, self)
+
+    def stop(self) -> None:
+        """Remove the container and its volumes, by its name: it may be there although starting it failed."""
+        with contextlib.suppress(Exception):
+            _remove(self._container.get_docker_client().client, self._name)
+
+    def _fetch_image(self) -> None:
+        from docker.errors import ImageNotFound
+        from docker.utils import parse_repository_tag
+
+        client, image = self._container.get_docker_client().client, self._container.image
+        try:
+            client.images.get(image)
+        except ImageNotFound:
+            # Followed line by line, because it takes its time: a run that ends must not have to wait for it.
+            repository, tag = parse_repository_tag(image)
+            try:
+                for line in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+                    self._check()
+                    if "error" in line:
+                        raise SourceFailed(line["error"])
+            except Exception as error:  # noqa: BLE001 - see above
+                raise SourceFailed(f"the image {image}{self._origin} cannot be fetched: {_reason(error)}") from None
+
+    def ended(self) -> str:
+        """Return why the server will never answer, or an empty string."""
+        from docker.errors import NotFound
+
+        container = self._container.get_wrapped_container()
+        try:
+            container.reload()
+        except NotFound:
+            return "the container was removed by somebody else"
+        if container.status not in {"exited", "dead"}:
+            return ""
+        return f"the container ended with exit code {container.attrs['State']['ExitCode']}"
+
+    def last_words(self) -> str:
+        """Return the last lines that the container logged."""
+        with contextlib.suppress(Exception):
+            log = self._container.get_wrapped_container().logs(tail=4).decode(errors="replace")
+            return " | ".join(line.strip() for line in log.splitlines() if line.strip()) or "(it logged nothing)"
+        return ""
+
+
+def sweep_containers(orphaned: Callable[[str], bool]) -> None:
+    """Remove each container of this package, of any run, whose label ``orphaned`` says to be nobody's any more."""
+    from testcontainers.core.docker_client import DockerClient
+
+    client = DockerClient().client
+    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+        if orphaned(container.labels[LABEL]):
+            _remove(client, container.name)
+
+
+def remove_container(name: str) -> None:
+    """Remove the container of this name and its volumes, if it exists.
+
+    :raises Exception: the engine's client's; there is no engine, or it refuses.
+    """
+    from testcontainers.core.docker_client import DockerClient
+
+    _remove(DockerClient().client, name)
+
+
+def _remove(client: Any, name: str) -> None:
+    from docker.errors import NotFound
+
+    with contextlib.suppress(NotFound):
+        client.containers.get(name).remove(force=True, v=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in the engine's own words, where it said any."""
+    return one_line(getattr(error, "explanation", None) or error)

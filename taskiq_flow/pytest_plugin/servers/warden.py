@@ -1,0 +1,233 @@
+"""The process that holds one server while a run lasts; started as ``python -m`` by :class:`.pool.ServerPool`.
+
+It reads its job from standard input, and forks. The first process ends as soon as the answer is in the run's folder:
+a server, or why there is none. The second one holds the server until the run's owner is gone, ``stop`` appears in the
+run's folder, or SIGTERM comes; then it removes what it started. It belongs to nobody's terminal and has no parent.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from . import docker, leftovers, programs
+from .kinds import load_kind
+from .model import Server, ServerSettings, SourceFailed, StartedServer, one_line, require_posix
+from .urls import mask, scrub
+
+if TYPE_CHECKING:
+    from pwd import struct_passwd
+
+__all__ = ["main"]
+
+_RUN_POLL = 0.05  # seconds between two looks at whether the run is over
+_READY_POLL = 0.03  # seconds between two questions to a server that does not answer yet
+_PROBE_TIMEOUT = 5.0  # seconds for one question
+
+
+class _RunOver(BaseException):
+    """There is nobody left to have a server for; no ``except Exception`` on the way stops it."""
+
+
+def main() -> None:
+    """Read the job, and return when the answer is there; in the second process, when the run is over."""
+    job = json.load(sys.stdin)
+    here = os.getcwd()
+    # What only the run's processes find, drivers for example, comes after what this one finds by itself.
+    sys.path[:] = [entry for entry in dict.fromkeys([*sys.path, *job["path"]]) if entry != here]
+    with contextlib.suppress(_RunOver):
+        if os.name != "posix":
+            _Warden(job).run(answered=lambda: None)
+            return
+        reading, writing = os.pipe()
+        if os.fork():
+            os.close(writing)
+            os.read(reading, 1)  # returns when the second process closes its end, or dies
+            return
+        os.close(reading)
+        os.umask(0o077)
+        os.chdir("/")
+        _Warden(job).run(answered=lambda: os.close(writing))
+
+
+class _Warden:
+    """Holds one server of one run."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        settings = job["settings"]
+        self._settings = ServerSettings(**{**settings, "sources": tuple(settings["sources"])})
+        self._kind = load_kind(self._settings.kind)
+        self._run_dir = Path(job["run_dir"])
+        try:
+            self._owner = leftovers.Process.of(job["owner_pid"])
+        except ProcessLookupError:
+            raise _RunOver from None
+        self._me = leftovers.Process.of(os.getpid())
+        self._record = leftovers.Record(job["run_id"], self._owner, warden=self._me)
+        self._terminated = False
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def run(self, answered: Callable[[], None]) -> None:
+        """Find or start the server, write the answer, tell, and hold the server until the run is over."""
+        with ExitStack() as held:
+            held.callback(self._leave_run_dir)
+            if not self._is_first(held):
+                return
+            replace(self._record, warden=None).write(self._run_dir)
+            leftovers.sweep()
+            server = None
+            try:
+                server = self._obtain(held)
+                answer: dict[str, Any] = {"server": server.to_json(), "warden": asdict(self._me)}
+            except SourceFailed as failure:
+                answer = {"error": f"no {self._settings.kind} server: {failure}"}
+            draft = self._file("draft")
+            draft.write_text(json.dumps(answer))
+            draft.replace(self._file("json"))
+            answered()
+            while server and server.source != "url" and not self._over():
+                time.sleep(_RUN_POLL)
+
+    def _is_first(self, held: ExitStack) -> bool:
+        """Say whether the answer is this warden's to give; then ``held`` gets the lock that the run's end waits for.
+
+        It is not where the process that started an earlier warden was killed before that one's answer was there.
+        """
+        lock = FileLock(self._file("alive"))
+        while True:
+            # Taking the lock would make the run's folder anew, were it gone: hence a look before it, and after it.
+            self._check()
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                if self._file("json").exists():
+                    return False
+                time.sleep(_RUN_POLL)
+            else:
+                self._check()
+                return not self._file("json").exists()
+
+    def _obtain(self, held: ExitStack) -> Server:
+        """Return a server of the first source that has one; ``held`` gets what stops it.
+
+        :raises SourceFailed: none has; the message gives the reason of each.
+        """
+        if self._settings.url and "url" in self._settings.sources:
+            return self._given(self._settings.url)
+        reasons = []
+        for source in self._settings.sources:
+            try:
+                with ExitStack() as attempt:
+                    server = self._started(source, attempt)
+                    held.push(attempt.pop_all())
+                    return server
+            except SourceFailed as failure:
+                reasons.append(f"{source}: {failure}")
+        raise SourceFailed("; ".join(reasons) or "no source is allowed")
+
+    def _given(self, given: str) -> Server:
+        """Return the server at the URL that the user gave; where that fails, no other will do."""
+        settings, kind = self._settings, self._kind
+        try:
+            url = kind.normalise(given)
+            version = kind.probe(url, min(settings.start_timeout, _PROBE_TIMEOUT))
+        except Exception as error:  # noqa: BLE001 - each driver has its own, and URLs can be wrong in many ways
+            place = f"{settings.url_origin or 'the URL'} {mask(given)}"
+            raise SourceFailed(f"{place} cannot be used: {scrub(one_line(error), given)}") from None
+        return Server(settings.kind, url, "url", settings.url_origin or mask(given), version)
+
+    def _started(self, source: str, attempt: ExitStack) -> Server:
+        """Return a server that this process starts; ``attempt`` gets what stops it.
+
+        :raises SourceFailed: the source has no such server, or it does not become ready.
+        """
+        settings, kind = self._settings, self._kind
+        if source == "url":
+            raise SourceFailed(f"none given{f' by {settings.url_origin}' if settings.url_origin else ''}")
+        require_posix()
+        server: StartedServer
+        if source == "docker":
+            docker.find_image(kind, settings)
+            leftovers.sweep_containers()
+            name = docker.container_name(self._record.run_id, kind)
+            folder = self._make_folder(None, attempt)
+            record = replace(self._record, container=name)
+            record.write(folder)
+            server = docker.ContainerServer(kind, settings, name, {docker.LABEL: record.to_json()}, self._check)
+        else:
+            program = programs.find_local(kind) if source == "local" else programs.find_wheel(kind)
+            folder = self._make_folder(programs.other_user(kind), attempt)
+            self._record.write(folder)
+            server = programs.ProgramServer(kind, program, folder, settings.start_timeout)
+            server.spawned = lambda pid: replace(
+                self._record, server=leftovers.Process.of(pid), stop_signal=kind.stop_signal
+            ).write(folder)
+        attempt.callback(server.stop)
+        url, version = server.start(self._await_ready)
+        return Server(settings.kind, url, source, server.detail, version)
+
+    def _make_folder(self, user: "struct_passwd | None", attempt: ExitStack) -> Path:
+        """Return a new folder, which ``attempt`` removes: nobody else's, but ``user`` reaches what is in it."""
+        homes = leftovers.temporary_homes()
+        for home in homes:
+            if user is None or programs.may_enter(user, home):
+                with contextlib.suppress(OSError):
+                    folder = Path(tempfile.mkdtemp(prefix=f"{leftovers.PREFIX}{self._settings.kind}-", dir=home))
+                    attempt.callback(shutil.rmtree, folder, ignore_errors=True)
+                    folder.chmod(0o711)
+                    return folder
+        raise SourceFailed(f"none of the temporary folders {', '.join(map(str, homes))} can be used; set TMPDIR to one")
+
+    def _await_ready(self, url: str, server: StartedServer) -> str:
+        """Return the version of a server that was just started, once it answers a real question.
+
+        :raises SourceFailed: it ended, or does not answer in time.
+        """
+        deadline = time.monotonic() + self._settings.start_timeout
+        while True:
+            self._check()
+            try:
+                return self._kind.probe(url, _PROBE_TIMEOUT)
+            except Exception as error:  # noqa: BLE001 - not ready, whatever the driver calls it
+                reason = server.ended()
+                if not reason and time.monotonic() > deadline:
+                    reason = f"not ready within {self._settings.start_timeout:g} s: {one_line(error)}"
+                if reason:
+                    raise SourceFailed(scrub(f"{reason}; its last words: {server.last_words()}", url)) from None
+            time.sleep(_READY_POLL)
+
+    def _file(self, suffix: str) -> Path:
+        return self._run_dir / f"{self._settings.kind}.{suffix}"
+
+    def _over(self) -> bool:
+        """Say whether the run has ended, or somebody wants this warden to end."""
+        stop_asked = (self._run_dir / "stop").exists() or not self._file("log").exists()
+        return self._terminated or stop_asked or not self._owner.alive()
+
+    def _check(self) -> None:
+        if self._over():
+            raise _RunOver
+
+    def _leave_run_dir(self) -> None:
+        """Remove the run's folder where nobody else will: its owner was killed, or has removed it already."""
+        if not self._owner.alive() or not self._file("log").exists():
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+
+    def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
+        self._terminated = True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Running pytest inside pytest, the way a user runs it."""
+
+import pytest
+
+from tests.inner import InnerRun
+
+SETTINGS = """
+[pytest]
+filterwarnings = error
+{more}
+"""
+PYTEST_ASYNCIO = """
+asyncio_mode = {mode}
+asyncio_default_fixture_loop_scope = function
+"""
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRun:
+    """Run one test file in a pytest of its own, which knows nothing of this one's settings."""
+    for name in ("SERVERS", "REDIS_URL", "POSTGRES_URL"):
+        monkeypatch.delenv(f"TASKIQ_FLOW_TEST_{name}", raising=False)
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(code: str, *arguments: str, ini: str = "", asyncio_mode: str = "auto") -> pytest.RunResult:
+        more = PYTEST_ASYNCIO.format(mode=asyncio_mode) if asyncio_mode else ""
+        pytester.makeini(SETTINGS.format(more=more + ini))
+        pytester.makepyfile(test_inner=code)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_servers(pytestconfig: pytest.Config) -> list[str]:
+    """Return the arguments with which an inner run uses the real servers of this run instead of starting its own."""
+    from taskiq_flow.pytest_plugin import _backends
+
+    pool = _backends(pytestconfig).pool
+    return [f"--storage-{kind}-url={pool.get(kind).url}" for kind in ("redis", "postgres")] + ["--storage-require=all"]

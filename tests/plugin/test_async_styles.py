@@ -1,0 +1,117 @@
+"""The fixtures work with every way of running async tests, and with none."""
+
+import pytest
+
+from tests.inner import InnerRun
+
+BODY = """
+        await storage_adapter.set("pipeline:run42:status", {"phase": "running"}, ttl_seconds=60)
+        frozen_clock.tick(59.999)
+        assert await storage_adapter.get("pipeline:run42:status") == {"phase": "running"}
+        frozen_clock.tick(0.001)
+        assert await storage_adapter.get("pipeline:run42:status") is None
+"""
+
+STYLES = {
+    "pytest-asyncio auto": (
+        "auto",
+        f"""
+    async def test_style(storage_adapter, frozen_clock):
+{BODY}
+    """,
+    ),
+    "pytest-asyncio strict": (
+        "strict",
+        f"""
+    import pytest
+
+    @pytest.mark.asyncio
+    async def test_style(storage_adapter, frozen_clock):
+{BODY}
+    """,
+    ),
+    "pytest-asyncio, one loop for the module": (
+        "strict",
+        f"""
+    import pytest
+
+    pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+    async def test_style(storage_adapter, frozen_clock):
+{BODY}
+    """,
+    ),
+    "anyio": (
+        "strict",
+        f"""
+    import pytest
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    async def test_style(storage_adapter, frozen_clock):
+{BODY}
+    """,
+    ),
+    "asyncio.run": (
+        "strict",
+        f"""
+    import asyncio
+
+    def test_style(storage_adapter, frozen_clock):
+        async def body():
+            {BODY.replace(chr(10), chr(10) + "    ")}
+        asyncio.run(body())
+        asyncio.run(body())
+    """,
+    ),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.storage_backends("all")
+def test_async_style(inner: InnerRun, style: str, real_servers: list[str]) -> None:
+    asyncio_mode, code = STYLES[style]
+    result = inner(code, *real_servers, asyncio_mode=asyncio_mode)
+    result.assert_outcomes(passed=5)
+
+
+def test_flow_broker_without_an_async_plugin(inner: InnerRun) -> None:
+    code = """
+        import asyncio
+
+        def test_pipeline(flow_broker, storage_adapter):
+            @flow_broker.task(task_name="double")
+            def double(number: int) -> int:
+                return 2 * number
+
+            async def body():
+                task = await double.kiq(21)
+                return (await task.wait_result(timeout=5)).return_value
+
+            assert asyncio.run(body()) == 42
+            assert asyncio.run(body()) == 42
+            assert len(asyncio.run(storage_adapter.keys("task:*"))) == 2
+    """
+    arguments = ["-p", "no:asyncio", "-p", "no:anyio", "--storage-backends=fakes"]
+    inner(code, *arguments, asyncio_mode="").assert_outcomes(passed=3)
+
+
+def test_async_fixture_of_the_users_own(inner: InnerRun) -> None:
+    code = """
+        import pytest_asyncio
+
+        @pytest_asyncio.fixture
+        async def stored(storage_adapter):
+            await storage_adapter.set("key", "value", ttl_seconds=1)
+            yield "key"
+            assert await storage_adapter.delete("key")
+
+        async def test_sees_it(stored, storage_adapter, frozen_clock):
+            frozen_clock.tick(0.999)
+            assert await storage_adapter.get(stored) == "value"
+    """
+    inner(code, "--storage-backends=fakes").assert_outcomes(passed=3)

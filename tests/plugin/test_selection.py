@@ -1,0 +1,175 @@
+"""Which backends a test runs on: option, ini, marker, groups; and what is said where it cannot."""
+
+import pytest
+
+from tests.inner import InnerRun
+
+ONE_TEST = """
+async def test_one(storage_adapter):
+    await storage_adapter.set("key", 1)
+"""
+
+FAKES = ["memory", "fakeredis", "sqlite"]
+
+
+def ran(result: pytest.RunResult) -> list[str]:
+    """Return the backends in the order in which their tests passed."""
+    lines = [line for line in result.outlines if "PASSED" in line and "::" in line]
+    return [line.partition("[")[2].partition("]")[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("memory", ["memory"]),
+        ("sqlite,memory", ["memory", "sqlite"]),
+        ("fakes", FAKES),
+        ("fakeredis sqlite", ["fakeredis", "sqlite"]),
+    ],
+)
+def test_option_selects_backends(inner: InnerRun, option: str, expected: list[str]) -> None:
+    assert ran(inner(ONE_TEST, "-v", f"--storage-backends={option}")) == expected
+
+
+def test_ini_selects_backends_and_option_goes_before_it(inner: InnerRun) -> None:
+    result = inner(ONE_TEST, "-v", ini="storage_backends = memory, sqlite")
+    assert ran(result) == ["memory", "sqlite"]
+    result.stdout.fnmatch_lines(["storage backends: memory, sqlite [[]ini storage_backends]"])
+    assert ran(inner(ONE_TEST, "-v", "--storage-backends=fakeredis", ini="storage_backends = memory")) == ["fakeredis"]
+
+
+def test_marker_narrows_the_selection(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.mark.storage_backends("sqlite", "memory")
+        async def test_named(storage_adapter):
+            await storage_adapter.set("key", 1)
+
+        @pytest.mark.storage_backends("fakes", exclude=("memory",))
+        async def test_without_memory(storage_adapter):
+            await storage_adapter.set("key", 1)
+
+        @pytest.mark.storage_backends(exclude="sqlite")
+        class TestClass:
+            async def test_inherits(self, storage_adapter):
+                await storage_adapter.set("key", 1)
+    """
+    result = inner(code, "-v", "--storage-backends=fakes")
+    assert ran(result) == ["memory", "sqlite", "fakeredis", "sqlite", "memory", "fakeredis"]
+
+
+def test_marker_that_leaves_nothing_is_a_visible_skip(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.mark.storage_backends("redis")
+        async def test_real_only(storage_adapter):
+            await storage_adapter.set("key", 1)
+    """
+    result = inner(code, "-rs", "--storage-backends=memory,sqlite")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*the marker wants redis, and this run has only memory, sqlite"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ini", "words"),
+    [
+        (["--storage-backends=memroy"], "", ["--storage-backends", "'memroy'", "memory, fakeredis, sqlite", "real"]),
+        ([], "storage_backends = mongo", ["ini storage_backends", "'mongo'", "known backends"]),
+        (["--storage-require=mysql9"], "", ["--storage-require", "'mysql9'", "known backends"]),
+        (
+            ["--storage-backends=memory", "--storage-require=redis"],
+            "",
+            ["--storage-require names redis", "--storage-backends", "leaves out"],
+        ),
+        (["--storage-servers=cloud"], "", ["--storage-servers", "'cloud'", "url, docker, local, wheel"]),
+        ([], "frozen_clock = all", ["frozen_clock", "'all'", "storage, everything"]),
+    ],
+)
+def test_bad_setting_is_a_usage_error(inner: InnerRun, arguments: list[str], ini: str, words: list[str]) -> None:
+    result = inner(ONE_TEST, *arguments, ini=ini)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    for word in words:
+        assert word in result.stderr.str(), f"{word!r} is not in: {result.stderr.str()}"
+
+
+@pytest.mark.parametrize(
+    ("marker", "words"),
+    [
+        ('storage_backends("oracle")', ["test_inner.py", "'oracle'", "known backends"]),
+        ('storage_backends(exlude="memory")', ["test_inner.py", "'exlude'", "known: exclude"]),
+    ],
+)
+def test_bad_marker_stops_the_collection(inner: InnerRun, marker: str, words: list[str]) -> None:
+    result = inner(f"import pytest\n@pytest.mark.{marker}\nasync def test_one(storage_adapter): pass\n")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    for word in words:
+        assert word in result.stdout.str()
+
+
+def test_group_all_of_required_means_those_of_the_run(inner: InnerRun) -> None:
+    inner(ONE_TEST, "--storage-backends=fakes", "--storage-require=all").assert_outcomes(passed=3)
+
+
+NOBODY = "redis://:secret@127.0.0.1:1/0"
+
+
+def test_backend_that_cannot_run_is_skipped_with_the_reason(inner: InnerRun) -> None:
+    result = inner(ONE_TEST, "-rs", "--storage-backends=redis", f"--storage-redis-url={NOBODY}")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*storage backend redis cannot run:*--storage-redis-url*127.0.0.1:1*"])
+    assert "secret" not in result.stdout.str()
+
+
+def test_required_backend_that_cannot_run_fails(inner: InnerRun) -> None:
+    arguments = ["--storage-backends=memory,redis", "--storage-require=redis", f"--storage-redis-url={NOBODY}"]
+    result = inner(ONE_TEST, *arguments)
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*storage backend redis cannot run:*", "*--storage-require makes this a failure*"])
+    assert "secret" not in result.stdout.str()
+
+
+def test_no_source_of_servers_gives_its_reasons(inner: InnerRun) -> None:
+    result = inner(ONE_TEST, "-rs", "--storage-backends=redis", "--storage-servers=url")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*storage backend redis cannot run:*url*"])
+
+
+def test_plugin_by_name_and_beside_autoload(
+    inner: InnerRun, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner(ONE_TEST, "-p", "taskiq_flow.pytest_plugin", "--storage-backends=memory").assert_outcomes(passed=1)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    arguments = ["-p", "pytest_asyncio.plugin", "-p", "taskiq_flow.pytest_plugin", "--storage-backends=memory"]
+    inner(ONE_TEST, *arguments).assert_outcomes(passed=1)
+
+
+def test_totals_tell_each_backend(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        async def test_differs(storage_adapter, storage_backend):
+            assert storage_backend.name != "sqlite"
+
+        async def test_passes(storage_adapter): pass
+
+        async def test_is_skipped(storage_adapter, storage_backend):
+            if storage_backend.name == "memory":
+                pytest.skip("not here")
+    """
+    result = inner(code, "--storage-backends=fakes")
+    result.stdout.fnmatch_lines(
+        [
+            "*= storage backends =*",
+            "memory     2 passed, 1 skipped in *s  in this process",
+            "fakeredis  3 passed in *s  fakeredis *, in this process",
+            "sqlite     2 passed, 1 failed in *s  SQLite *, a file",
+        ]
+    )
+
+
+def test_a_run_without_storage_tests_prints_no_totals(inner: InnerRun) -> None:
+    result = inner("def test_plain(): pass")
+    assert "= storage backends =" not in result.stdout.str()
