@@ -27,7 +27,9 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy taskiq_flow tests conftest.py
+	@# Each example is a project of its own, with its own conftest.
+	@for example in examples/*/; do echo "mypy $$example"; MYPYPATH=$$example $(BIN)/mypy $$example || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -77,9 +77,14 @@ class Pipeline(taskiq_pipelines.Pipeline[_P, _R]):
 
     @overload
     def __init__(
+        self: "Pipeline[..., Any]", broker: AsyncBroker, task: None = None, pipeline_id: str | None = None
+    ) -> None: ...
+
+    @overload
+    def __init__(
         self,
         broker: AsyncBroker,
-        task: "_Task[_P, _R] | None" = None,
+        task: "_Task[_P, _R]",
         pipeline_id: str | None = None,
     ) -> None: ...
 

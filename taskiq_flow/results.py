@@ -65,7 +65,7 @@ def result_key(task_id: str, pipeline_id: str | None = None) -> str:
 class StoredError:
     """An exception as data.
 
-    Arguments and attributes that the codec refuses are kept as their ``repr``.
+    What the codec refuses in arguments and attributes is kept as its ``repr``.
     """
 
     module: str
@@ -73,6 +73,7 @@ class StoredError:
     """The class's qualified name, without its module."""
     message: str
     args: list[Any] = field(default_factory=list)
+    """What the class is called with."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """The instance's ``__dict__``; from Python 3.11 on, notes are in there."""
     cause: "StoredError | None" = None
@@ -93,7 +94,7 @@ class StoredError:
             module=type(error).__module__,
             name=type(error).__qualname__,
             message=_text(error),
-            args=[_or_repr(arg) for arg in error.args],
+            args=[_or_repr(arg) for arg in _arguments(error)],
             attributes={name: _or_repr(value) for name, value in vars(error).items()},
             cause=cls.of(cause, links - 1) if cause is not None and links else None,
             context=cls.of(context, links - 1) if cause is None and context is not None and links else None,
@@ -113,15 +114,16 @@ class StoredError:
         if cls is None:
             return None
         # Many classes take other arguments than they pass on to Exception: some cannot be called with `args`, others
-        # then say something else. So, as pickle does, arguments and attributes are put back afterwards, and a class
-        # that refuses the call is made without its __init__. Where an argument is only known as its repr, the message
-        # takes its place. What comes out must say what the original said.
+        # then say something else. So attributes and arguments are put back afterwards, and a class that refuses the
+        # call is made without its __init__. Where an argument is only known as its repr, the message takes its place.
+        # What comes out must say what the original said.
         for args in (self.args, [self.message]):
             for make in (cls, _without_init(cls)):
                 try:
                     error = make(*args)
-                    error.args = tuple(args)
                     vars(error).update(self.attributes)
+                    if _text(error) != self.message:
+                        error.args = tuple(args)
                     if str(error) == self.message and repr(error):
                         return error
                 except Exception:  # noqa: BLE001 - a user's class may raise anything
@@ -286,8 +288,22 @@ def _is_storable(value: Any) -> bool:
     return True
 
 
-def _or_repr(value: Any) -> Any:
-    return value if _is_storable(value) else safe_repr(value)
+def _or_repr(value: Any, depth: int = 3) -> Any:
+    """Return ``value`` with the parts that are no data as their ``repr``."""
+    if _is_storable(value):
+        return value
+    if depth and type(value) is dict:
+        return {_or_repr(key, 0): _or_repr(item, depth - 1) for key, item in value.items()}
+    if depth and type(value) in (list, tuple):
+        return type(value)(_or_repr(item, depth - 1) for item in value)
+    return safe_repr(value)
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    # An OSError takes a file name as its third argument and does not keep it in `args`.
+    if isinstance(error, OSError) and error.filename is not None and len(error.args) == 2:
+        return (*error.args, error.filename)
+    return error.args
 
 
 def _text(error: BaseException) -> str:

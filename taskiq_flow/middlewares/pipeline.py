@@ -46,6 +46,9 @@ class PipelineMiddleware(Engine):
             if steps:
                 message.labels[PIPELINE_ID] = run_id(steps)
                 message.labels[PIPELINE_DATA] = dump_steps(self.broker, identified(steps, run_id(steps)))
+                # Context.requeue() sends parsed labels with the types that they had: bytes as text, to be decoded
+                # again, into garbage. Without its type the text arrives as it is.
+                (message.labels_types or {}).pop(PIPELINE_DATA, None)
         return message
 
     async def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:

@@ -11,7 +11,7 @@ from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, UnsupportedOperationError
-from taskiq_flow.results import StoredResult, result_key
+from taskiq_flow.results import PIPELINE_ID, StoredResult, result_key
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
@@ -47,7 +47,10 @@ class StorageMiddleware(TaskiqMiddleware):
     and told to :attr:`on_failure`.
 
     taskiq calls this after it saved the result in the result backend. Whoever waits for that result may therefore be
-    ahead of the storage by a moment; in a test, ``await broker.wait_all()`` first.
+    ahead of the storage by a moment; in a test, ``await broker.wait_all()`` first. Which of this and the
+    ``PipelineMiddleware`` is added first does not matter, unless a step's code reads what the steps before it stored:
+    taskiq runs these hooks last to first (before 0.12 first to last), so that with ``PipelineMiddleware(),
+    StorageMiddleware(…)`` a step's result is stored before the next one is sent.
 
     :param storage: where to keep the results; never closed here. None makes an in-memory one, closed at shutdown.
     :param enabled: False stores nothing; it may be changed at any time.
@@ -139,16 +142,13 @@ class StorageMiddleware(TaskiqMiddleware):
         """
         try:
             await self._write(stored, ttl_seconds)
-            return None
         except TypeError:
-            pass
-        try:
-            await self._write(stored.with_result_as_data(), ttl_seconds)
-            return None
-        except TypeError as error:
-            reason = str(error)
-        await self._write(stored.without_result(reason), ttl_seconds)
-        return reason
+            try:
+                await self._write(stored.with_result_as_data(), ttl_seconds)
+            except TypeError as error:
+                await self._write(stored.without_result(str(error)), ttl_seconds)
+                return str(error)
+        return None
 
     async def _write(self, stored: StoredResult, ttl_seconds: float | None) -> None:
         # Only BaseStorageAdapter's own subclasses have a default that can be asked for.
@@ -203,7 +203,7 @@ class StorageMiddleware(TaskiqMiddleware):
             self._failures_in_a_row = 0
 
     def _lose(self, message: TaskiqMessage, reason: str) -> None:
-        lost = LostResult(message.task_id, message.task_name, message.labels.get("pipeline_id"), reason)
+        lost = LostResult(message.task_id, message.task_name, message.labels.get(PIPELINE_ID), reason)
         self.lost.append(lost)
         for callback in self.on_failure:
             try:

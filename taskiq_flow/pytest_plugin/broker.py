@@ -62,6 +62,8 @@ class FlowBroker(InMemoryBroker):
         """Wait until no task runs any more, those that running tasks send included: all is stored then."""
         while self._running_tasks:
             await super().wait_all()
+            # A task that has ended stays in the set until its callback has run, and awaiting it lets nothing run.
+            await asyncio.sleep(0)
 
     def close_from_outside(self) -> None:
         """Shut down, from a thread that runs no event loop: for the fixture's teardown."""

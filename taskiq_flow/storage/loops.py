@@ -7,14 +7,16 @@ another, or from the loops of several threads, so it keeps its client or engine 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 __all__ = ["PerLoop"]
 
 T = TypeVar("T")
 
 
-class _Held(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class _Held(Generic[T]):
     resource: T
     keeper: AsyncGenerator[None, None]
 

@@ -37,9 +37,11 @@ def checked_key(key: str) -> str:
     """
     if not isinstance(key, str):
         raise InvalidKeyError(f"a storage key must be a str, not {type(key).__name__}: {_shown(key)}")
+    # The text itself: str() of a subclass may be another (an enum that is a str gives its name).
+    key = str.__str__(key)
     if complaint := _complaint(key, MAX_KEY_BYTES):
         raise InvalidKeyError(f"the storage key {_shown(key)} {complaint}")
-    return str(key)
+    return key
 
 
 def checked_namespace(namespace: str) -> str:

@@ -4,7 +4,7 @@ PRICES = {"tea": 450, "coffee": 890, "cup": 1290, "pot": 3900}
 """Prices in cents."""
 
 
-class StockServiceUnavailable(Exception):
+class StockServiceError(Exception):
     """The stock service does not answer; it may when asked again."""
 
 

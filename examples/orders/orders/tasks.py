@@ -10,7 +10,7 @@ Line = dict[str, Any]
 """One line of an order: ``sku``, ``quantity``, and once it is priced, ``cents``."""
 
 
-class InvalidOrder(Exception):
+class InvalidOrderError(Exception):
     """The order cannot be processed; the message says why."""
 
 
@@ -19,10 +19,10 @@ def validate(order: dict[str, Any]) -> list[Line]:
     """Return the lines of an order that makes sense."""
     lines: list[Line] = order.get("lines", [])
     if not lines:
-        raise InvalidOrder(f"order {order.get('id')} has no lines")
+        raise InvalidOrderError(f"order {order.get('id')} has no lines")
     for line in lines:
         if line["sku"] not in PRICES or line["quantity"] < 1:
-            raise InvalidOrder(f"order {order.get('id')} asks for {line['quantity']} of {line['sku']!r}")
+            raise InvalidOrderError(f"order {order.get('id')} asks for {line['quantity']} of {line['sku']!r}")
     return lines
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from orders.processing import finished_orders, order_pipeline
-from orders.stock import StockService, StockServiceUnavailable
-from orders.tasks import InvalidOrder, quote
+from orders.stock import StockService, StockServiceError
+from orders.tasks import InvalidOrderError, quote
 
 from taskiq_flow.clock import FrozenClock
 from taskiq_flow.config import TaskiqFlowConfig
@@ -81,18 +81,18 @@ async def test_invalid_order_fails_and_its_reason_is_kept(
     broker: FlowBroker, storage_adapter: BaseStorageAdapter, lines: list[dict[str, Any]], complaint: str
 ) -> None:
     result = await finish(broker, {"id": "order-3", "lines": lines})
-    assert isinstance(result.error, InvalidOrder)
+    assert isinstance(result.error, InvalidOrderError)
 
     (key,) = await storage_adapter.keys("pipeline:order-3:*")
     stored = await broker.storage_middleware.load(key.rpartition(":")[2], "order-3")
     assert stored is not None
     assert stored.is_err
-    assert isinstance(stored.error, InvalidOrder)
+    assert isinstance(stored.error, InvalidOrderError)
     assert str(stored.error) == complaint
 
 
 async def test_reservation_is_tried_again(broker: FlowBroker, stock: StockService, monkeypatch: Any) -> None:
-    reserve, failures = stock.reserve, [StockServiceUnavailable("busy"), StockServiceUnavailable("still busy")]
+    reserve, failures = stock.reserve, [StockServiceError("busy"), StockServiceError("still busy")]
 
     def reserve_at_last(sku: str, quantity: int) -> None:
         if failures:
@@ -109,11 +109,11 @@ async def test_service_that_stays_away_fails_the_order(
     broker: FlowBroker, stock: StockService, monkeypatch: Any
 ) -> None:
     def refuse(sku: str, quantity: int) -> None:
-        raise StockServiceUnavailable(f"no answer about {quantity} of {sku!r}")
+        raise StockServiceError(f"no answer about {quantity} of {sku!r}")
 
     monkeypatch.setattr(stock, "reserve", refuse)
     result = await finish(broker, BREAKFAST)
-    assert isinstance(result.error, StockServiceUnavailable)
+    assert isinstance(result.error, StockServiceError)
 
 
 async def test_quote_stands_for_a_quarter_of_an_hour(

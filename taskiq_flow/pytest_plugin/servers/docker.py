@@ -23,8 +23,10 @@ LABEL = "taskiq_flow.record"
 _DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
-def find_image(kind: Kind, settings: ServerSettings) -> str:
-    """Return the image that a container would run, after a look, in milliseconds, for an engine that answers.
+def find_image(kind: Kind, settings: ServerSettings, patience: float) -> str:
+    """Return the image that a container would run, after a look for an engine that answers.
+
+    An engine does in milliseconds, but a busy machine may need a part of ``patience``, in seconds.
 
     :raises SourceFailed: there is no Docker engine, or no testcontainers to use it with.
     """
@@ -32,7 +34,7 @@ def find_image(kind: Kind, settings: ServerSettings) -> str:
         raise SourceFailed('testcontainers is not installed: pip install "taskiq-flow-kit[pytest]"')
     address = _engine_address()
     try:
-        _ping(address)
+        _ping(address, patience)
     except OSError as error:
         raise SourceFailed(f"no Docker engine answers at {address} ({error.strerror or error})") from None
     return settings.image or kind.image
@@ -51,7 +53,7 @@ def _engine_address() -> str:
     return _DEFAULT_SOCKET
 
 
-def _ping(address: str, timeout: float = 0.5) -> None:
+def _ping(address: str, timeout: float) -> None:
     """Ask the engine whether it is there; any answer is one, a refusal to talk without TLS too.
 
     :raises OSError: nothing answers within ``timeout`` seconds.

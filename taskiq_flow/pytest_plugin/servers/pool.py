@@ -159,9 +159,10 @@ class ServerPool:
                 f"the warden of the {kind} server did not end within {_CLOSE_TIMEOUT:g} s of being asked to; "
                 f"it logs to {self._file(kind, 'log')}"
             ) from None
-        answer = self._file(kind, "json")
-        if answer.exists() and (warden := json.loads(answer.read_text()).get("warden")):
-            Process(**warden).wait(timeout=5.0)
+        # It gives up the lock just before it ends.
+        warden = self._file(kind, "warden")
+        if warden.exists():
+            Process(**json.loads(warden.read_text())).wait(timeout=5.0)
 
 
 def missing_package(kind: Kind) -> str:
@@ -181,7 +182,7 @@ def _guess(source: str, kind: Kind, settings: ServerSettings) -> str:
         raise SourceFailed("none given")
     require_posix()
     if source == "docker":
-        return docker.find_image(kind, settings)
+        return docker.find_image(kind, settings, patience=0.5)
     if source == "local":
         return programs.find_local(kind).path.name
     return programs.find_wheel(kind).detail.partition(" ")[2]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -90,12 +91,10 @@ class _Warden:
             server = None
             try:
                 server = self._obtain(held)
-                answer: dict[str, Any] = {"server": server.to_json(), "warden": asdict(self._me)}
+                answer: dict[str, Any] = {"server": server.to_json()}
             except SourceFailed as failure:
                 answer = {"error": f"no {self._settings.kind} server: {failure}"}
-            draft = self._file("draft")
-            draft.write_text(json.dumps(answer))
-            draft.replace(self._file("json"))
+            self._publish("json", answer)
             answered()
             while server and server.source != "url" and not self._over():
                 time.sleep(_RUN_POLL)
@@ -117,6 +116,7 @@ class _Warden:
                 time.sleep(_RUN_POLL)
             else:
                 self._check()
+                self._publish("warden", asdict(self._me))
                 return not self._file("json").exists()
 
     def _obtain(self, held: ExitStack) -> Server:
@@ -124,6 +124,10 @@ class _Warden:
 
         :raises SourceFailed: none has; the message gives the reason of each.
         """
+        try:
+            import_module(self._kind.driver)
+        except Exception as error:  # noqa: BLE001 - installed, but not so that it works
+            raise SourceFailed(f"the package {self._kind.driver!r} cannot be imported: {one_line(error)}") from None
         if self._settings.url and "url" in self._settings.sources:
             return self._given(self._settings.url)
         reasons = []
@@ -159,7 +163,7 @@ class _Warden:
         require_posix()
         server: StartedServer
         if source == "docker":
-            docker.find_image(kind, settings)
+            docker.find_image(kind, settings, patience=_PROBE_TIMEOUT)
             leftovers.sweep_containers()
             name = docker.container_name(self._record.run_id, kind)
             folder = self._make_folder(None, attempt)
@@ -210,6 +214,12 @@ class _Warden:
 
     def _file(self, suffix: str) -> Path:
         return self._run_dir / f"{self._settings.kind}.{suffix}"
+
+    def _publish(self, suffix: str, content: dict[str, Any]) -> None:
+        """Write a file of the run's folder, whole or not at all."""
+        draft = self._file("draft")
+        draft.write_text(json.dumps(content))
+        draft.replace(self._file(suffix))
 
     def _over(self) -> bool:
         """Say whether the run has ended, or somebody wants this warden to end."""

@@ -1,0 +1,109 @@
+"""``Suite``: what all groups of contract tests stand on: the hooks of a test class, its capabilities, its trial."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from taskiq_flow.pytest_plugin.contract import known
+from taskiq_flow.pytest_plugin.contract.timepiece import CLOCKS, timepiece
+from taskiq_flow.pytest_plugin.contract.trial import MakeAdapter, Trial
+from taskiq_flow.storage.base import BaseStorageAdapter
+
+__all__ = ["CAPABILITIES", "Suite"]
+
+CAPABILITIES = {
+    "entries": "get_entry() and set_entry(): creation time, expiry and metadata beside the value",
+    "default_ttl": "a default time to live: make_storage_adapter(ttl_seconds=…)",
+    "shared_store": "several adapters on one store: make_storage_adapter()",
+    "namespaces": "several namespaces in one store: make_storage_adapter(namespace=…)",
+    "event_loops": "one adapter used from several event loops, one after another and at the same time",
+    "server": "a server that may be gone: make_adapter_at()",
+    "raw_access": "what is stored, behind the adapter's back: read_raw() and write_raw()",
+}
+"""What not every adapter can do. All else, every adapter must."""
+
+_MOVABLE_TIME = "movable_time"  # follows from `expiry_clock`
+_HOOKS = {
+    "default_ttl": "make_storage_adapter",
+    "shared_store": "make_storage_adapter",
+    "namespaces": "make_storage_adapter",
+    "server": "make_adapter_at",
+    "raw_access": "read_raw",
+}
+
+
+class Suite:
+    """The hooks of a contract test class; :class:`StorageAdapterContract` explains them."""
+
+    expiry_clock: ClassVar[str] = "storage"
+    lacks: ClassVar[dict[str, str]] = {}
+    server_life: ClassVar[float] = 0.2
+    patience: ClassVar[float] = 30.0
+    many_keys: ClassVar[int] = 150
+
+    def make_adapter_at(
+        self, adapter: BaseStorageAdapter, host: str, port: int, password: str
+    ) -> BaseStorageAdapter | None:
+        """Return an adapter like ``adapter`` for a server at that address, with time-outs of about 0.3 s.
+
+        Nothing usable listens there. None means that this kind of storage has no server.
+        """
+        return known.adapter_at(adapter, host, port, password)
+
+    async def read_raw(self, adapter: BaseStorageAdapter, key: str) -> bytes | None:
+        """Return what the store holds for ``key``, as it lies there; None where nobody knows how to look."""
+        return await known.read_raw(adapter, key)
+
+    async def write_raw(self, adapter: BaseStorageAdapter, key: str, data: bytes) -> bool:
+        """Replace what the store holds for ``key``, which is there; return False where the store takes no such data."""
+        return await known.write_raw(adapter, key, data)
+
+    @pytest.fixture
+    def trial(self, request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter) -> Iterator[Trial]:
+        """The rule being tried, on the adapter under test."""
+        self._check_declarations()
+        make = self._adapter_maker(request)
+        for capability in getattr(request.function, "contract_needs", ()):
+            if reason := self._why_not(capability, storage_adapter, make):
+                pytest.skip(reason)
+        with timepiece(self.expiry_clock, self.server_life) as time:
+            yield Trial(storage_adapter, make, time, self.patience)
+
+    def _check_declarations(self) -> None:
+        name = type(self).__name__
+        if unknown := sorted(self.lacks.keys() - CAPABILITIES.keys()):
+            pytest.fail(
+                f"{name}.lacks names {unknown[0]!r}; the capabilities are: {', '.join(CAPABILITIES)}", pytrace=False
+            )
+        if self.expiry_clock not in CLOCKS:
+            pytest.fail(
+                f"{name}.expiry_clock is {self.expiry_clock!r}; it must be one of: {', '.join(CLOCKS)}", pytrace=False
+            )
+
+    def _adapter_maker(self, request: pytest.FixtureRequest) -> MakeAdapter | None:
+        # Asked for only where it belongs to the adapter under test: the plugin's own would make adapters of other
+        # kinds, and run each test once for each of its backends.
+        if not hasattr(self, "make_storage_adapter") and "make_storage_adapter" not in request.fixturenames:
+            return None
+        make: MakeAdapter = request.getfixturevalue("make_storage_adapter")
+        return make
+
+    def _why_not(self, capability: str, adapter: BaseStorageAdapter, make: MakeAdapter | None) -> str:
+        """Return the reason why this capability is not there; empty where it is."""
+        name = type(self).__name__
+        if capability == _MOVABLE_TIME:
+            return "expiry is judged by a server's clock, which nobody can move" if self.expiry_clock == "server" else ""
+        if capability in self.lacks:
+            return f"{name} lacks {capability}: {self.lacks[capability]}"
+        has_hook = {
+            "make_storage_adapter": make is not None,
+            "make_adapter_at": type(self).make_adapter_at is not Suite.make_adapter_at or known.has_server(adapter),
+            "read_raw": type(self).read_raw is not Suite.read_raw or known.is_known(adapter),
+        }
+        hook = _HOOKS.get(capability, "")
+        if has_hook.get(hook, True):
+            return ""
+        if capability == "server" and known.is_known(adapter):
+            return f"{type(adapter).__name__} has no server that could be gone"
+        return f"{name} has no {hook}, which this rule needs ({CAPABILITIES[capability]})"

@@ -1,0 +1,257 @@
+"""``Trial``: one rule being tried on one adapter, with a transcript of what was asked and what came back.
+
+The tests are plain functions for pytest: :func:`rule` drives each scenario with ``asyncio.run``, so that no plugin for
+asynchronous tests is needed and none gets in the way.
+"""
+
+import asyncio
+import functools
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import pytest
+
+from taskiq_flow.pytest_plugin.contract.likeness import difference, shown
+from taskiq_flow.pytest_plugin.contract.timepiece import Timepiece
+from taskiq_flow.storage.base import BaseStorageAdapter
+from taskiq_flow.storage.entry import StorageEntry
+
+__all__ = ["MakeAdapter", "Trial", "Witness", "needs", "rule"]
+
+E = TypeVar("E", bound=Exception)
+Test = TypeVar("Test", bound=Callable[..., None])
+
+_LINES = 12
+"""How much of the transcript a failure shows: its end."""
+
+
+class MakeAdapter(Protocol):
+    """Makes another adapter on the store of a test; either argument may be left out."""
+
+    def __call__(self, ttl_seconds: float = ..., namespace: str = ...) -> BaseStorageAdapter:
+        """Return an adapter with that default time to live, in seconds, and that namespace."""
+
+
+class Broken(AssertionError):
+    """A rule of the contract does not hold; the message says what came back and what should have."""
+
+
+def rule(test: Callable[..., Awaitable[None] | None]) -> Callable[..., None]:
+    """Make a test of a scenario, asynchronous or not, whose docstring is the rule that it tries."""
+
+    @functools.wraps(test)
+    def run(self: object, trial: "Trial", **arguments: Any) -> None:
+        trial.judge(inspect.cleandoc(test.__doc__ or ""), lambda: test(self, trial, **arguments))
+
+    return run
+
+
+def needs(*capabilities: str) -> Callable[[Test], Test]:
+    """Say what an adapter, or its test class, must be able to do for this test; else it is skipped with the reason."""
+
+    def mark(test: Test) -> Test:
+        test.contract_needs = capabilities  # type: ignore[attr-defined]  # a note on the function, for the fixture
+        return test
+
+    return mark
+
+
+class Trial:
+    """One rule being tried.
+
+    :param adapter: the adapter under test.
+    :param make: makes another adapter on the same store; None where the test class has no way to.
+    :param time: the time by which the adapter judges expiry.
+    :param patience: seconds that the whole scenario may take.
+    """
+
+    def __init__(
+        self, adapter: BaseStorageAdapter, make: MakeAdapter | None, time: Timepiece, patience: float
+    ) -> None:
+        self.adapter = adapter
+        self.time = time
+        self.patience = patience
+        self.transcript: list[str] = []
+        self.storage = Witness(adapter, "storage", self.transcript)
+        self._make = make
+        self._opened = [self.storage]
+
+    @property
+    def life(self) -> float:
+        """Seconds that an entry which is to expire is given to live."""
+        return self.time.life
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let ``seconds`` pass for the storage."""
+        self.transcript.append(f"{seconds:g} s pass")
+        await self.time.pass_by(seconds)
+
+    async def until_just_before(self, life: float) -> None:
+        """Move to where an entry stored now, with ``life`` seconds to live, is still there and soon will not be."""
+        await self.pass_time(life - self.time.blink)
+
+    async def until_the_end(self) -> None:
+        """Move on, from just before an entry's end, to the instant of that end."""
+        await self.pass_time(self.time.blink)
+
+    def another(self, name: str = "another", **settings: Any) -> "Witness":
+        """Return another adapter on the same store, with a default TTL or a namespace of its own."""
+        if self._make is None:
+            raise RuntimeError("a test that makes adapters must be marked @needs(...)")
+        return self.watch(self._make(**settings), name)
+
+    def watch(self, adapter: BaseStorageAdapter, name: str) -> "Witness":
+        """Record what is asked of ``adapter`` too, and close it at the end."""
+        witness = Witness(adapter, name, self.transcript)
+        self._opened.append(witness)
+        return witness
+
+    def expect(self, actual: Any, expected: Any, note: str = "") -> None:
+        """Compare what came back with what should have, types included."""
+        if problem := difference(actual, expected):
+            self.fail(came_back=shown(actual), should_be=shown(expected), note="; ".join(filter(None, (problem, note))))
+
+    def expect_entry(self, actual: StorageEntry | None, key: str) -> StorageEntry:
+        """Return the entry that came back, if one did."""
+        if not isinstance(actual, StorageEntry):
+            self.fail(came_back=shown(actual), should_be=f"the StorageEntry of key {key!r}")
+        return actual
+
+    async def raises(self, call: Awaitable[object], kind: type[E], *more: type[Exception], note: str = "") -> E:
+        """Await a call that must raise an error which is of all these kinds, and return the error."""
+        wanted = " and ".join(one.__name__ for one in (kind, *more))
+        try:
+            result = await call
+        except Exception as error:  # noqa: BLE001 - whatever comes is judged here
+            if isinstance(error, kind) and isinstance(error, more or kind):
+                return error
+            self.fail(came_back=f"{type(error).__name__}: {shown(str(error), 300)}", should_be=wanted, note=note)
+        self.fail(came_back=f"no error, but {shown(result)}", should_be=wanted, note=note)
+
+    def fail(self, *, came_back: str, should_be: str, note: str = "") -> NoReturn:
+        """Say that the rule is broken."""
+        raise Broken("\n".join(_column("came back", came_back) + _column("should be", should_be) + _column("", note)))
+
+    def run(self, scenario: Coroutine[Any, Any, None], *, close: bool = True) -> None:
+        """Run a scenario on an event loop of its own.
+
+        :param close: whether to close the adapters at its end, on that loop.
+        """
+
+        async def whole() -> None:
+            try:
+                await asyncio.wait_for(scenario, self.patience)
+            finally:
+                if close:
+                    await self.close()
+
+        asyncio.run(whole())
+
+    async def close(self) -> None:
+        """Close all adapters of this trial."""
+        for witness in self._opened:
+            await asyncio.wait_for(witness.aclose(), self.patience)
+
+    def judge(self, text: str, scenario: Callable[[], Awaitable[None] | None]) -> None:
+        """Run a scenario; where it shows the rule ``text`` broken, fail the test with all that is known about it."""
+        __tracebackhide__ = True
+        try:
+            outcome = scenario()
+            if inspect.iscoroutine(outcome):
+                self.run(outcome)
+        except Broken as broken:
+            verdict = str(broken)
+        except Exception as error:  # noqa: BLE001 - an error that the scenario did not ask for breaks the rule as well
+            timed_out = isinstance(error, (TimeoutError, asyncio.TimeoutError))
+            what = f"no answer within {self.patience:g} s" if timed_out else f"{type(error).__name__}: {error}"
+            verdict = "\n".join(_column("came back", what) + _column("should be", "no error") + _trace(error))
+        else:
+            return
+        asked = self.transcript[-_LINES:]
+        if len(asked) < len(self.transcript):
+            asked.insert(0, f"… {len(self.transcript) - len(asked)} calls before")
+        pytest.fail(
+            "\n".join(
+                [
+                    "the storage contract is broken:",
+                    *_column("rule", text),
+                    *_column("adapter", shown(self.adapter)),
+                    *_column("asked", "\n".join(asked)),
+                    verdict,
+                ]
+            ),
+            pytrace=False,
+        )
+
+
+class Witness(BaseStorageAdapter):
+    """Passes every call on to an adapter and writes down what came of it."""
+
+    def __init__(self, adapter: BaseStorageAdapter, name: str, transcript: list[str]) -> None:
+        self.adapter = adapter
+        self._name = name
+        self._transcript = transcript
+
+    async def get(self, key: str) -> Any | None:
+        """Pass on and write down."""
+        return await self._witnessed("get", key)
+
+    async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
+        """Pass on and write down."""
+        if ttl_seconds is None:
+            return await self._witnessed("set", key, value)
+        return await self._witnessed("set", key, value, ttl_seconds=ttl_seconds)
+
+    async def delete(self, key: str) -> bool:
+        """Pass on and write down."""
+        return await self._witnessed("delete", key)
+
+    async def exists(self, key: str) -> bool:
+        """Pass on and write down."""
+        return await self._witnessed("exists", key)
+
+    async def keys(self, *pattern: str) -> list[str]:  # type: ignore[override]  # so that the adapter's default is used
+        """Pass on and write down."""
+        return await self._witnessed("keys", *pattern)
+
+    async def cleanup(self, *ttl_seconds: int) -> int:  # type: ignore[override]  # so that the adapter's default is used
+        """Pass on and write down."""
+        return await self._witnessed("cleanup", *ttl_seconds)
+
+    async def get_entry(self, key: str) -> StorageEntry | None:
+        """Pass on and write down."""
+        return await self._witnessed("get_entry", key)
+
+    async def set_entry(self, entry: StorageEntry) -> None:
+        """Pass on and write down."""
+        return await self._witnessed("set_entry", entry)
+
+    async def aclose(self) -> None:
+        """Pass on and write down."""
+        return await self._witnessed("aclose")
+
+    async def _witnessed(self, method: str, *arguments: Any, **named: Any) -> Any:
+        told = [shown(argument, 60) for argument in arguments]
+        told += [f"{name}={shown(argument, 60)}" for name, argument in named.items()]
+        line = f"{self._name}.{method}({', '.join(told)})"
+        try:
+            result = await getattr(self.adapter, method)(*arguments, **named)
+        except BaseException as error:
+            self._transcript.append(f"{line}  raised {type(error).__name__}")
+            raise
+        self._transcript.append(f"{line}  → {shown(result, 60)}")
+        return result
+
+
+def _column(title: str, content: str) -> list[str]:
+    lines = content.splitlines() if content else []
+    return [f"  {title if index == 0 else '':<10} {line}" for index, line in enumerate(lines)]
+
+
+def _trace(error: Exception) -> list[str]:
+    """Return the traceback without the frames of this suite and of asyncio around it."""
+    ours = (__file__, asyncio.runners.__file__, asyncio.base_events.__file__, asyncio.tasks.__file__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in ours]
+    return ["".join(traceback.format_list(frames)).rstrip()] if frames else []
