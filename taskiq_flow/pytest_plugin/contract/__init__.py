@@ -69,7 +69,7 @@ class StorageAdapterContract(
     ``patience``
         seconds after which a test gives up (30).
     ``many_keys``
-        how many keys the test of long listings stores (150).
+        how many keys the test of long listings stores (100).
 
     **Methods**, for the rules that go behind the adapter's back. They know the adapters of this package; for others,
     their tests are skipped unless they are overridden:

@@ -53,7 +53,7 @@ class ConcurrencyRules(Suite):
     @needs("entries")
     @rule
     async def test_writers_of_one_key_leave_one_whole_entry(self, trial: Trial) -> None:
-        """set is one atomic step: value and expiry that are found together were set together."""
+        """``set`` is one atomic step: value and expiry that are found together were set together."""
         seen = []
 
         async def write(number: int) -> None:
@@ -103,7 +103,7 @@ class ConcurrencyRules(Suite):
 
     @rule
     async def test_of_many_deletes_one_returns_true(self, trial: Trial) -> None:
-        """delete returns True to the one caller that removed the entry."""
+        """``delete`` returns True to the one caller that removed the entry."""
         await trial.storage.set("key", 1)
         outcomes = await asyncio.gather(*(trial.storage.delete("key") for _ in range(10)))
         trial.expect(sorted(outcomes), [False] * 9 + [True])
@@ -132,8 +132,8 @@ class ConcurrencyRules(Suite):
             lambda: trial.storage.set("other", "value"),
             lambda: trial.storage.get("key"),
             lambda: trial.storage.exists("key"),
-            lambda: trial.storage.keys(),
-            lambda: trial.storage.cleanup(),
+            trial.storage.keys,
+            trial.storage.cleanup,
             lambda: trial.storage.delete("other"),
         ]
         for step in range(_CANCELLATIONS):

@@ -17,7 +17,7 @@ _MS = timedelta(milliseconds=1)
 
 
 class EntryRules(Suite):
-    """get_entry and set_entry: an entry with its times and metadata."""
+    """``get_entry`` and set_entry: an entry with its times and metadata."""
 
     @rule
     async def test_entries_are_kept_or_clearly_refused(self, trial: Trial) -> None:
@@ -40,7 +40,7 @@ class EntryRules(Suite):
     @needs("entries")
     @rule
     async def test_an_entry_comes_back_whole(self, trial: Trial) -> None:
-        """set_entry stores an entry with its own created_at, expires_at and metadata; get_entry returns it equal."""
+        """``set_entry`` stores an entry with its own created_at, expires_at and metadata; get_entry returns it equal."""
         now = trial.time.now()
         east = timezone(timedelta(hours=5, minutes=45))
         metadata = {"pipeline_id": "run42", "n": [1, 2.5, None], "": {}}
@@ -50,7 +50,9 @@ class EntryRules(Suite):
             StorageEntry("with metadata", None, created_at=now, metadata=metadata),
             StorageEntry("old", "x", created_at=datetime(1950, 5, 6, 7, 8, 9, 123000, tzinfo=timezone.utc)),
             StorageEntry("from the future", "x", created_at=now + timedelta(days=1)),
-            StorageEntry("elsewhere", "x", created_at=now.astimezone(east), expires_at=(now + timedelta(1)).astimezone(east)),
+            StorageEntry(
+                "elsewhere", "x", created_at=now.astimezone(east), expires_at=(now + timedelta(1)).astimezone(east)
+            ),
             StorageEntry("far", "x", created_at=now, expires_at=datetime(2125, 12, 31, tzinfo=timezone.utc)),
         ):
             await trial.storage.set_entry(entry)
@@ -64,7 +66,9 @@ class EntryRules(Suite):
         """Times are kept in UTC, to the millisecond, rounded down; get_entry gives aware datetimes."""
         moment = datetime(2026, 3, 4, 5, 6, 7, 999999, tzinfo=timezone(timedelta(hours=-3)))
         end = trial.time.now() + timedelta(days=400)
-        await trial.storage.set_entry(StorageEntry("key", 1, created_at=moment, expires_at=end.replace(microsecond=1999)))
+        await trial.storage.set_entry(
+            StorageEntry("key", 1, created_at=moment, expires_at=end.replace(microsecond=1999))
+        )
         entry = trial.expect_entry(await trial.storage.get_entry("key"), "key")
         trial.expect(entry.created_at, datetime(2026, 3, 4, 8, 6, 7, 999000, tzinfo=timezone.utc))
         trial.expect(entry.expires_at, end.replace(microsecond=1000))
@@ -110,7 +114,7 @@ class EntryRules(Suite):
     @needs("entries")
     @rule
     async def test_set_replaces_the_metadata(self, trial: Trial) -> None:
-        """set again replaces value, expiry, created_at and metadata, all at once."""
+        """``set`` again replaces value, expiry, created_at and metadata, all at once."""
         now = trial.time.now()
         old = StorageEntry(
             "key", "old", created_at=now - timedelta(days=9), expires_at=now + timedelta(days=9), metadata={"old": True}
@@ -127,7 +131,7 @@ class EntryRules(Suite):
     @needs("entries")
     @rule
     async def test_set_entry_replaces_the_whole_entry(self, trial: Trial) -> None:
-        """set_entry replaces all of what was there: value, times and metadata."""
+        """``set_entry`` replaces all of what was there: value, times and metadata."""
         now = trial.time.now()
         first = StorageEntry("key", 1, created_at=now, expires_at=now + timedelta(hours=1), metadata={"a": 1, "b": 2})
         second = StorageEntry("key", 2, created_at=now - timedelta(hours=1), metadata={"c": 3})
@@ -174,7 +178,7 @@ class EntryRules(Suite):
     @needs("entries", "default_ttl", "movable_time")
     @rule
     async def test_the_default_ttl_does_not_touch_entries(self, trial: Trial) -> None:
-        """set_entry stores an entry with its own end: without one it stays for ever, whatever the adapter's default."""
+        """``set_entry`` stores an entry with its own end: without one it stays for ever, whatever the adapter's default."""
         storage = trial.another("with ttl_seconds=60", ttl_seconds=60)
         entry = StorageEntry("key", 1, created_at=trial.time.now())
         await storage.set_entry(entry)
@@ -185,7 +189,7 @@ class EntryRules(Suite):
     @needs("entries")
     @rule
     async def test_get_entry_of_nothing_is_none(self, trial: Trial) -> None:
-        """get_entry returns None where there is no entry; for a stored None it returns the entry."""
+        """``get_entry`` returns None where there is no entry; for a stored None it returns the entry."""
         trial.expect(await trial.storage.get_entry("key"), None)
         await trial.storage.set("key", None)
         trial.expect(trial.expect_entry(await trial.storage.get_entry("key"), "key").value, None)

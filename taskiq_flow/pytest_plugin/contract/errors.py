@@ -15,7 +15,7 @@ from taskiq_flow.storage.entry import StorageEntry
 
 __all__ = ["ErrorRules"]
 
-_PASSWORD = "s3cret-P4ssw0rd"  # noqa: S105 - opens nothing
+_PASSWORD = "s3cret-P4ssw0rd"
 _HOST = "127.0.0.1"
 _LONG = 10.0
 """Seconds that are too long for an adapter whose time-outs are about 0.3 s, on the slowest machine."""
@@ -67,7 +67,7 @@ class ErrorRules(Suite):
     @needs("server")
     @rule
     async def test_repr_and_str_mask_the_password(self, trial: Trial) -> None:
-        """repr and str show the URL with the password masked."""
+        """``repr`` and str show the URL with the password masked."""
         with _refusing_port() as port:
             adapter = self._at(trial, port).adapter
             _expect_no_password(trial, f"{adapter!r} {adapter}")
@@ -93,7 +93,9 @@ class ErrorRules(Suite):
         adapter = self.make_adapter_at(trial.adapter, _HOST, port, _PASSWORD)
         if adapter is None:
             name = type(self).__name__
-            trial.fail(came_back="None", should_be="an adapter", note=f'declare {name}.lacks = {{"server": "why"}} instead')
+            trial.fail(
+                came_back="None", should_be="an adapter", note=f'declare {name}.lacks = {{"server": "why"}} instead'
+            )
         return trial.watch(adapter, f"at_port_{port}")
 
 
@@ -105,7 +107,7 @@ def _every_method(storage: Witness, with_entries: bool) -> list[Callable[[], Awa
         lambda: storage.delete("key"),
         lambda: storage.exists("key"),
         lambda: storage.keys("a*"),
-        lambda: storage.cleanup(),
+        storage.cleanup,
     ]
     entries: list[Callable[[], Awaitable[Any]]] = [
         lambda: storage.get_entry("key"),

@@ -115,7 +115,7 @@ class LifeRules(Suite):
     @needs("shared_store")
     @rule
     async def test_closing_one_adapter_leaves_the_others_open(self, trial: Trial) -> None:
-        """aclose closes what the adapter opened: another one on the same store goes on, and nothing is lost."""
+        """``aclose`` closes what the adapter opened: another one on the same store goes on, and nothing is lost."""
         other = trial.another()
         await trial.storage.set("key", 1)
         trial.expect(await other.get("key"), 1)
@@ -125,7 +125,7 @@ class LifeRules(Suite):
 
     @rule
     async def test_async_with_gives_the_adapter_and_closes_it(self, trial: Trial) -> None:
-        """async with gives the adapter itself, closes it at the end, and swallows no exception."""
+        """``async with`` gives the adapter itself, closes it at the end, and swallows no exception."""
         adapter: Any = trial.adapter
         async with adapter as entered:
             if entered is not adapter:
@@ -143,7 +143,7 @@ class LifeRules(Suite):
 
     @rule
     async def test_closing_leaves_no_task_behind(self, trial: Trial) -> None:
-        """aclose closes all that the adapter opened: no task is left."""
+        """``aclose`` closes all that the adapter opened: no task is left."""
         before = asyncio.all_tasks()
         await trial.storage.set("key", 1)
         await asyncio.gather(*(trial.storage.get("key") for _ in range(5)))
@@ -158,7 +158,7 @@ class LifeRules(Suite):
     @needs("event_loops")
     @rule
     def test_closing_leaves_no_connection_or_file_behind(self, trial: Trial) -> None:
-        """aclose closes all that the adapter opened: connections and files do not pile up from use to use."""
+        """``aclose`` closes all that the adapter opened: connections and files do not pile up from use to use."""
 
         async def use() -> None:
             await trial.storage.set("key", 1)

@@ -57,9 +57,7 @@ def _alike(actual: Any, expected: Any) -> bool:
         return bool(actual.as_tuple() == expected.as_tuple())
     if isinstance(expected, (datetime, time)):
         # A zone may come back as the fixed offset that it had.
-        return bool(
-            actual == expected and actual.utcoffset() == expected.utcoffset() and actual.fold == expected.fold
-        )
+        return bool(actual == expected and actual.utcoffset() == expected.utcoffset() and actual.fold == expected.fold)
     return bool(actual == expected)
 
 

@@ -40,7 +40,7 @@ class Suite:
     lacks: ClassVar[dict[str, str]] = {}
     server_life: ClassVar[float] = 0.2
     patience: ClassVar[float] = 30.0
-    many_keys: ClassVar[int] = 150
+    many_keys: ClassVar[int] = 100
 
     def make_adapter_at(
         self, adapter: BaseStorageAdapter, host: str, port: int, password: str
@@ -93,7 +93,9 @@ class Suite:
         """Return the reason why this capability is not there; empty where it is."""
         name = type(self).__name__
         if capability == _MOVABLE_TIME:
-            return "expiry is judged by a server's clock, which nobody can move" if self.expiry_clock == "server" else ""
+            return (
+                "expiry is judged by a server's clock, which nobody can move" if self.expiry_clock == "server" else ""
+            )
         if capability in self.lacks:
             return f"{name} lacks {capability}: {self.lacks[capability]}"
         has_hook = {

@@ -87,7 +87,7 @@ class TTLRules(Suite):
 
     @rule
     async def test_an_illegal_ttl_is_refused(self, trial: Trial) -> None:
-        """ttl_seconds is an int or float of seconds above 0, up to 100 years; else ValueError, and what was stored
+        """``ttl_seconds`` is an int or float of seconds above 0, up to 100 years; else ValueError, and what was stored
         before stays as it was.
         """
         await trial.storage.set("key", "before")
@@ -111,7 +111,7 @@ class TTLRules(Suite):
     @needs("default_ttl")
     @rule
     async def test_the_default_ttl_is_that_of_the_adapter(self, trial: Trial) -> None:
-        """ttl_seconds=None means the adapter's default, its constructor's ttl_seconds."""
+        """``ttl_seconds``=None means the adapter's default, its constructor's ttl_seconds."""
         storage = trial.another(f"with ttl_seconds={trial.life}", ttl_seconds=trial.life)
         await storage.set("key", "value")
         await trial.until_just_before(trial.life)
@@ -137,7 +137,7 @@ class TTLRules(Suite):
 
     @rule
     async def test_set_again_lengthens_a_life(self, trial: Trial) -> None:
-        """set again replaces the expiry: a longer time to live counts from now."""
+        """``set`` again replaces the expiry: a longer time to live counts from now."""
         await trial.storage.set("key", 1, ttl_seconds=trial.life)
         await trial.storage.set("key", 2, ttl_seconds=trial.life * 50)
         await trial.pass_time(trial.life * 2)
@@ -145,7 +145,7 @@ class TTLRules(Suite):
 
     @rule
     async def test_set_again_shortens_a_life(self, trial: Trial) -> None:
-        """set again replaces the expiry: a shorter time to live counts from now."""
+        """``set`` again replaces the expiry: a shorter time to live counts from now."""
         await trial.storage.set("key", 1, ttl_seconds=trial.life * 50)
         await trial.storage.set("key", 2, ttl_seconds=trial.life)
         await trial.pass_time(trial.life)
@@ -153,7 +153,7 @@ class TTLRules(Suite):
 
     @rule
     async def test_set_again_without_ttl_takes_the_expiry_away(self, trial: Trial) -> None:
-        """set again replaces the expiry: without a time to live the entry stays for ever."""
+        """``set`` again replaces the expiry: without a time to live the entry stays for ever."""
         await trial.storage.set("key", 1, ttl_seconds=trial.life)
         await trial.storage.set("key", 2)
         await trial.pass_time(trial.life * 2)
@@ -161,7 +161,7 @@ class TTLRules(Suite):
 
     @rule
     async def test_set_again_counts_from_the_second_call(self, trial: Trial) -> None:
-        """set again replaces the expiry: the same time to live begins anew."""
+        """``set`` again replaces the expiry: the same time to live begins anew."""
         await trial.storage.set("key", 1, ttl_seconds=trial.life)
         await trial.pass_time(trial.life / 2)
         await trial.storage.set("key", 2, ttl_seconds=trial.life)
@@ -213,7 +213,7 @@ class CleanupRules(Suite):
     @needs("movable_time")
     @rule
     async def test_cleanup_removes_what_has_expired_and_counts_it(self, trial: Trial) -> None:
-        """cleanup removes the expired entries and returns how many it removed; a second call returns 0."""
+        """``cleanup`` removes the expired entries and returns how many it removed; a second call returns 0."""
         for number in range(7):
             await trial.storage.set(f"expires:{number}", number, ttl_seconds=1 + number % 3)
         for number in range(3):
@@ -228,7 +228,7 @@ class CleanupRules(Suite):
 
     @rule
     async def test_cleanup_leaves_what_lives(self, trial: Trial) -> None:
-        """cleanup never shortens a life: what has not expired stays, with its value and its end."""
+        """``cleanup`` never shortens a life: what has not expired stays, with its value and its end."""
         await trial.storage.set("short", 1, ttl_seconds=trial.life)
         await trial.storage.set("long", 2, ttl_seconds=trial.life * 50)
         await trial.storage.set("ever", 3)
@@ -244,7 +244,7 @@ class CleanupRules(Suite):
     @needs("movable_time")
     @rule
     async def test_cleanup_leaves_old_entries_without_expiry(self, trial: Trial) -> None:
-        """cleanup leaves entries without expiry, whatever their age and whatever its ttl_seconds."""
+        """``cleanup`` leaves entries without expiry, whatever their age and whatever its ttl_seconds."""
         await trial.storage.set("ever", 1)
         await trial.storage.set("long", 2, ttl_seconds=50 * _YEAR)
         await trial.pass_time(10 * _YEAR)
@@ -257,7 +257,7 @@ class CleanupRules(Suite):
     @needs("movable_time")
     @rule
     async def test_the_ttl_of_cleanup_spares_nothing(self, trial: Trial) -> None:
-        """cleanup's ttl_seconds is without effect: it removes what has expired just now too."""
+        """``cleanup``'s ttl_seconds is without effect: it removes what has expired just now too."""
         await trial.storage.set("key", 1, ttl_seconds=1)
         await trial.pass_time(1)
         trial.expect(await trial.storage.cleanup(ttl := 10**6), 1, f"ttl_seconds={ttl}")
@@ -265,7 +265,7 @@ class CleanupRules(Suite):
     @needs("movable_time")
     @rule
     async def test_cleanup_counts_no_entry_that_was_replaced_or_deleted(self, trial: Trial) -> None:
-        """cleanup counts what it removes: not what was deleted or set anew before."""
+        """``cleanup`` counts what it removes: not what was deleted or set anew before."""
         for key in ("replaced", "deleted", "expired"):
             await trial.storage.set(key, 1, ttl_seconds=10)
         trial.expect(await trial.storage.delete("deleted"), True)

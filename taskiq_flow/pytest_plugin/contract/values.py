@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import pickle
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ class ValueRules(Suite):
     @pytest.mark.parametrize("kind", list(VALUES))
     @rule
     async def test_what_you_get_is_what_you_set(self, trial: Trial, kind: str) -> None:
-        """get returns a value equal to, and of the same type as, the one that was set."""
+        """``get`` returns a value equal to, and of the same type as, the one that was set."""
         for value in VALUES[kind]:
             await trial.storage.set("key", value)
             trial.expect(await trial.storage.get("key"), value)
@@ -38,15 +40,16 @@ class ValueRules(Suite):
 
     @rule
     async def test_exists_does_not_depend_on_the_value(self, trial: Trial) -> None:
-        """exists returns whether a live entry is there, whatever its value."""
-        for value in (None, False, 0, 0.0, "", [], {}, (), set(), b""):
+        """``exists`` returns whether a live entry is there, whatever its value."""
+        values: list[Any] = [None, False, 0, 0.0, "", [], {}, (), set(), b""]
+        for value in values:
             await trial.storage.set("key", value)
             trial.expect(await trial.storage.exists("key"), True, f"the value is {shown(value)}")
             trial.expect(await trial.storage.keys(), ["key"], f"the value is {shown(value)}")
 
     @rule
     async def test_set_replaces_the_value(self, trial: Trial) -> None:
-        """set replaces what was there, whatever the types of the two."""
+        """``set`` replaces what was there, whatever the types of the two."""
         for value in ({"a": 1}, {"b": 2}, [1], "text", None, (1,), {"a": 1}):
             await trial.storage.set("key", value)
             trial.expect(await trial.storage.get("key"), value)
@@ -59,9 +62,9 @@ class ValueRules(Suite):
         inside. What was stored before stays.
         """
         await trial.storage.set("key", "before")
-        for value in (REFUSED[kind], {"rows": [1, (REFUSED[kind],)]}):
+        for value in REFUSED[kind]:
             await trial.raises(trial.storage.set("key", value), SerializationError, TypeError)
-            await trial.raises(trial.storage.set("new", value), SerializationError, TypeError)
+            await trial.raises(trial.storage.set("new", {"rows": [1, (value,)]}), SerializationError, TypeError)
         trial.expect(await trial.storage.get("key"), "before")
         trial.expect(await trial.storage.keys(), ["key"])
 
@@ -124,7 +127,9 @@ class ValueRules(Suite):
             trial.fail(came_back=f"stored as {shown(raw)}", should_be="JSON text")
         # The value may lie in an envelope, beside its times.
         if value not in (found, *(found.values() if isinstance(found, dict) else ())):
-            trial.fail(came_back=f"stored as {shown(raw)}", should_be=f"the JSON of {shown(value)}, or that in an object")
+            trial.fail(
+                came_back=f"stored as {shown(raw)}", should_be=f"the JSON of {shown(value)}, or that in an object"
+            )
         if "Grüße 世界" not in text:
             trial.fail(came_back=f"stored as {shown(raw)}", should_be="text that is not escaped")
 
@@ -132,43 +137,42 @@ class ValueRules(Suite):
 class DamageRules(Suite):
     """What an adapter makes of data that it did not write."""
 
-    _DAMAGE: dict[str, bytes] = {  # noqa: RUF012 - a table
-        "nothing": b"",
-        "a blank": b" ",
-        "plain text": b"hello",
-        "half a record": b'{"expires_at": null, "created_at": 17',
-        "half a value": b'{"expires_at": null, "created_at": 1700000000000, "metadata": {}, "value": {"a": ',
-        "a record without value": b'{"expires_at": null, "created_at": 1700000000000, "metadata": {}}]',
-        "JSON with something after it": b'{"a": 1} {"b": 2}',
-        "brackets, 100,000 deep": b"[" * 100_000,
-        "objects, 100,000 deep": b'{"a":' * 100_000,
-        "not UTF-8": b"\xff\xfe\x00\x01",
-        "a NUL": b"\x00",
-        "a pickle": b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.",
-        "a pickle in protocol 0": b"cos\nsystem\n(S'true'\ntR.",
-        "an unknown tag": b'{"$type": "os.system", "value": "true"}',
-        "a tag with a wrong value": b'{"$type": "decimal", "value": "one"}',
-        "a tag without a value": b'{"$type": "datetime"}',
-        "a tag with a value of a wrong type": b'{"$type": "tuple", "value": "abc"}',
-        "an unhashable member of a set": b'{"$type": "set", "value": [[]]}',
-        "a date that does not exist": b'{"$type": "date", "value": "2026-02-30"}',
-        "a timedelta that is too long": b'{"$type": "timedelta", "value": [1000000000000, 0, 0]}',
+    _DAMAGE: dict[str, list[bytes]] = {  # noqa: RUF012 - a table
+        "garbage": [b"", b" ", b"hello", b"\x00", b"\xff\xfe\x00\x01", b'{"a": 1} {"b": 2}'],
+        "half a record": [
+            b'{"expires_at": null, "created_at": 17',
+            b'{"expires_at": null, "created_at": 1700000000000, "metadata": {}, "value": {"a": ',
+            b'{"expires_at": null, "created_at": 1700000000000, "metadata": {}}]',
+        ],
+        "brackets, 100,000 deep": [b"[" * 100_000, b'{"a":' * 100_000],
+        "pickles": [pickle.dumps(os.getpid), pickle.dumps([1]), pickle.dumps("text", protocol=0)],
+        "tags that are none": [
+            b'{"$type": "os.system", "value": "true"}',
+            b'{"$type": "decimal", "value": "one"}',
+            b'{"$type": "decimal", "value": 1}',
+            b'{"$type": "datetime"}',
+            b'{"$type": "tuple", "value": "abc"}',
+            b'{"$type": "set", "value": [[]]}',
+            b'{"$type": "date", "value": "2026-02-30"}',
+            b'{"$type": "timedelta", "value": [1000000000000, 0, 0]}',
+        ],
     }
 
     @needs("raw_access")
-    @pytest.mark.parametrize("damage", list(_DAMAGE))
+    @pytest.mark.parametrize("kind", list(_DAMAGE))
     @rule
-    async def test_damaged_data_is_an_error_that_names_the_key(self, trial: Trial, damage: str) -> None:
+    async def test_damaged_data_is_an_error_that_names_the_key(self, trial: Trial, kind: str) -> None:
         """Damaged or foreign data under a key: get raises SerializationError that names the key; never a wrong value,
         never a crash of another kind, and nothing is executed.
         """
         await trial.storage.set("the:key", {"a": [1, 2]})
-        if not await self.write_raw(trial.adapter, "the:key", self._DAMAGE[damage]):
-            return  # the store itself takes no such data
-        trial.transcript.append(f"(what is stored is now: {shown(self._DAMAGE[damage], 60)})")
-        error = await trial.raises(trial.storage.get("the:key"), SerializationError)
-        if "the:key" not in str(error):
-            trial.fail(came_back=f"SerializationError: {error}", should_be="a message that names the:key")
+        for damage in self._DAMAGE[kind]:
+            if not await self.write_raw(trial.adapter, "the:key", damage):
+                continue  # the store itself takes no such data
+            trial.transcript.append(f"(what is stored is now: {shown(damage, 60)})")
+            error = await trial.raises(trial.storage.get("the:key"), SerializationError)
+            if "the:key" not in str(error):
+                trial.fail(came_back=f"SerializationError: {error}", should_be="a message that names the:key")
 
     @needs("raw_access")
     @rule

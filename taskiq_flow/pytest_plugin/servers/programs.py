@@ -65,7 +65,7 @@ def _version_key(path: Path) -> list[int]:
 def find_wheel(kind: Kind) -> Program:
     """Return the program that an installed wheel brings; imports nothing of it.
 
-    :raises SourceFailed: none is installed, or it lacks the program.
+    :raises SourceFailed: there is none, none is installed, or it lacks the program.
     """
     for wheel in kind.wheels:
         spec = find_spec(wheel.package)
@@ -73,6 +73,8 @@ def find_wheel(kind: Kind) -> Program:
             for path in sorted(Path(folder).glob(wheel.program)):
                 if os.access(path, os.X_OK):
                     return Program(path, f"wheel {wheel.package} {_installed_version(wheel.package)}", Path(folder))
+    if not kind.wheels:
+        raise SourceFailed("no wheel brings its program")
     names = " or ".join(wheel.package for wheel in kind.wheels)
     raise SourceFailed(f'{names} is not installed, or not for this machine: pip install "taskiq-flow-kit[servers]"')
 

@@ -1,0 +1,57 @@
+"""A run's identity: what names say about who is alive."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from taskiq_flow.pytest_plugin.run import Run, is_abandoned
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_living_run_is_not_abandoned(home: Path) -> None:
+    run = Run.begin()
+    assert not is_abandoned(run.id)
+    assert not is_abandoned(f"{run.id}_gw1_7:some:key")
+    assert run.is_mine
+    assert run.folder.stat().st_mode & 0o077 == 0
+    run.remove_folder()
+    assert list(home.iterdir()) == []
+
+
+def test_worker_takes_part_and_owns_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.begin()
+    monkeypatch.setattr(os, "getpid", lambda: run.owner_pid + 1)
+    worker = Run.of_worker(run.shared())
+    assert worker == run
+    assert not worker.is_mine
+
+
+def test_dead_owners_and_reused_numbers_are_seen(home: Path) -> None:
+    host, pid, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
+    assert is_abandoned(f"tfk_{host}_4194999_{began}_{rest}"), "no process has this number"
+    assert is_abandoned(f"tfk_{host}_{pid}_{int(began) - 10_000_000}_{rest}"), "the process is younger than the run"
+
+
+def test_names_of_others_are_let_be(home: Path) -> None:
+    _, pid, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
+    for name in (f"tfk_000000_4194999_{began}_{rest}", "tfk_", "tfk_abc", "users", "taskiq_flow_storage", "tfk_1_2_3_4"):
+        assert not is_abandoned(name)
+
+
+def test_folders_of_killed_runs_go_with_the_next(home: Path) -> None:
+    run = Run.begin()
+    host, _, began, rest = run.id.removeprefix("tfk_").split("_")
+    dead, theirs = home / f"tfk_{host}_4194999_{began}_{rest}_x", home / "tfk_theirs"
+    dead.mkdir()
+    theirs.mkdir()
+    Run.begin()
+    assert not dead.exists()
+    assert theirs.exists()
+    assert run.folder.exists()
