@@ -4,6 +4,8 @@
 
     taskiq.exceptions.TaskiqError
     └── TaskiqFlowError
+        ├── StandInError                  (in results.py)     stands for a task's exception that cannot be rebuilt
+        ├── UnstorableResultError         (in results.py)     what a task returned could not be stored
         ├── ConfigurationError            (also ValueError)   a setting that cannot be used
         │   └── MissingDependencyError    (also ImportError)  an optional package is not installed
         └── StorageError

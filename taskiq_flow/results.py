@@ -35,8 +35,8 @@ PIPELINE_ID = "pipeline_id"
 
 Status = Literal["completed", "failed", "unstorable"]
 
-_MAX_CHAIN = 10
 # How many links of an exception's causes are kept. The limit ends cycles too.
+_MAX_CHAIN = 10
 
 
 class StandInError(TaskiqFlowError):
@@ -102,7 +102,9 @@ class StoredError:
 
     def to_exception(self) -> BaseException:
         """Return the exception: of its own class and saying the same where that can be had, else a `StandInError`."""
-        error = self._rebuilt() or StandInError(f"{self.module}.{self.name}: {self.message}")
+        error = self._rebuilt()
+        if error is None:  # asked exactly: an exception may be false
+            error = StandInError(f"{self.module}.{self.name}: {self.message}")
         if self.cause is not None:
             error.__cause__ = self.cause.to_exception()
         if self.context is not None:

@@ -42,12 +42,13 @@ class PipelineMiddleware(Engine):
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Label what a client without this middleware sent, and the steps that follow."""
         if PIPELINE_DATA in message.labels:
-            steps = self._steps(message.labels[PIPELINE_DATA])
+            data = message.labels[PIPELINE_DATA]
+            steps = self._steps(data.encode() if isinstance(data, str) else data)
             if steps:
                 message.labels[PIPELINE_ID] = run_id(steps)
                 message.labels[PIPELINE_DATA] = dump_steps(self.broker, identified(steps, run_id(steps)))
-                # Context.requeue() sends parsed labels with the types that they had: bytes as text, to be decoded
-                # again, into garbage. Without its type the text arrives as it is.
+                # Context.requeue() sends these parsed labels with the types that they had before: bytes as text, which
+                # is then decoded as Base64, into garbage. Without a type the text arrives as it is.
                 (message.labels_types or {}).pop(PIPELINE_DATA, None)
         return message
 

@@ -151,8 +151,7 @@ class StorageMiddleware(TaskiqMiddleware):
         return None
 
     async def _write(self, stored: StoredResult, ttl_seconds: float | None) -> None:
-        # Only BaseStorageAdapter's own subclasses have a default that can be asked for.
-        lifetime = getattr(self.storage, "ttl_seconds", None) if ttl_seconds is None else ttl_seconds
+        lifetime = self.storage.ttl_seconds if ttl_seconds is None else ttl_seconds
         expires_at = None
         if lifetime is not None:
             expires_at = clock.from_ms(clock.to_ms(stored.created_at) + rules.ttl_ms(lifetime))

@@ -22,6 +22,9 @@ class BaseStorageAdapter(ABC):
     An adapter is an asynchronous context manager; leaving the block closes what the adapter opened.
     """
 
+    ttl_seconds: float | None = None
+    """The time to live, in seconds, of what is stored without one; None for ever."""
+
     @abstractmethod
     async def get(self, key: str) -> Any | None:
         """Return a copy of the value under ``key``; None if there is none, or it has expired.

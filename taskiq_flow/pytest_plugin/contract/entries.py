@@ -40,7 +40,7 @@ class EntryRules(Suite):
     @needs("entries")
     @rule
     async def test_an_entry_comes_back_whole(self, trial: Trial) -> None:
-        """``set_entry`` stores an entry with its own created_at, expires_at and metadata; get_entry returns it equal."""
+        """``set_entry`` stores an entry with its own times and metadata; get_entry returns it equal."""
         now = trial.time.now()
         east = timezone(timedelta(hours=5, minutes=45))
         metadata = {"pipeline_id": "run42", "n": [1, 2.5, None], "": {}}
@@ -178,7 +178,7 @@ class EntryRules(Suite):
     @needs("entries", "default_ttl", "movable_time")
     @rule
     async def test_the_default_ttl_does_not_touch_entries(self, trial: Trial) -> None:
-        """``set_entry`` stores an entry with its own end: without one it stays for ever, whatever the adapter's default."""
+        """``set_entry`` stores an entry with its own end: without one it never ends, whatever the adapter's default."""
         storage = trial.another("with ttl_seconds=60", ttl_seconds=60)
         entry = StorageEntry("key", 1, created_at=trial.time.now())
         await storage.set_entry(entry)
