@@ -55,8 +55,7 @@ _SYNC_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysq
 _EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
 _ATTEMPTS = 10
 # What databases say when two writers of one row got in each other's way: the statement did nothing and may be repeated.
-_REPEATABLE_SQLSTATES = {"40001", "40P01"}
-_REPEATABLE_MYSQL = {1205, 1213}
+_REPEATABLE = {"40001", "40P01", 1205, 1213}
 
 
 class SQLAlchemyStorageAdapter(BackendAdapter):
@@ -220,7 +219,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         try:
             return _repeated(connection, work)
         except exc.DBAPIError as error:
-            if error.connection_invalidated or not _lacks(connection, self._table):
+            if error.connection_invalidated or not (_says_no_table(error) or _lacks(connection, self._table)):
                 raise
         _create(connection, self._table)
         return _repeated(connection, work)
@@ -320,6 +319,11 @@ def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
     return work(connection)
 
 
+def _says_no_table(error: exc.DBAPIError) -> bool:
+    """Return whether the statement failed for want of the table, which another one may have made by now."""
+    return "42P01" in _codes(error) or 1146 in _codes(error) or "no such table" in str(error.orig)
+
+
 def _lacks(connection: Connection, table: Table) -> bool:
     """Return whether the database has no such table; False where it cannot even say that."""
     try:
@@ -386,10 +390,13 @@ def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any],
 
 
 def _is_repeatable(error: exc.DBAPIError) -> bool:
-    sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    if sqlstate in _REPEATABLE_SQLSTATES:
-        return True
-    return next(iter(getattr(error.orig, "args", ())), None) in _REPEATABLE_MYSQL
+    return not _REPEATABLE.isdisjoint(_codes(error))
+
+
+def _codes(error: exc.DBAPIError) -> set[Any]:
+    """Return what a driver calls the error: its SQLSTATE (PostgreSQL's drivers), its number (MySQL's)."""
+    original = error.orig
+    return {getattr(original, "sqlstate", None), next(iter(getattr(original, "args", ())), None)}
 
 
 def _autocommitting(engine: AsyncEngine | Engine) -> AsyncEngine | Engine:
