@@ -15,6 +15,7 @@ Loaded in every pytest of everybody who has it installed: it imports no taskiq, 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "frozen_clock(at=None, everything=False): where the fixture frozen_clock starts (an aware datetime or ISO 8601 "
         "text), and whether datetime.now() and time.time() are frozen for all code too, by freezegun",
     )
+    _warn_of_namesake(config)
     config.stash[_SETTINGS] = options.read_settings(config)
     config.pluginmanager.register(report.BackendTotals(), "taskiq_flow_backend_totals")
     if shared := getattr(config, "workerinput", {}).get("taskiq_flow_run"):
@@ -221,6 +223,16 @@ def flow_broker(storage_adapter: "BaseStorageAdapter") -> "Iterator[FlowBroker]"
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _warn_of_namesake(config: pytest.Config) -> None:
+    """Say so where another distribution has put its files into the same package."""
+    if any(metadata.distributions(name="taskiq-flow")):
+        message = (
+            "two distributions that both own the package 'taskiq_flow' are installed, taskiq-flow-kit and taskiq-flow: "
+            "what is imported is a mixture; uninstall both, and install the one that you want again"
+        )
+        config.issue_config_time_warning(pytest.PytestConfigWarning(message), stacklevel=2)
 
 
 def _run(config: pytest.Config) -> Run:

@@ -173,3 +173,10 @@ def test_totals_tell_each_backend(inner: InnerRun) -> None:
 def test_a_run_without_storage_tests_prints_no_totals(inner: InnerRun) -> None:
     result = inner("def test_plain(): pass")
     assert "= storage backends =" not in result.stdout.str()
+
+
+def test_namesake_is_told(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("taskiq_flow-1.2.0.dist-info")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: taskiq-flow\nVersion: 1.2.0\n")
+    result = inner("def test_plain(): pass", "-W", "default")
+    result.stdout.fnmatch_lines(["*two distributions that both own the package 'taskiq_flow'*"])
