@@ -1,0 +1,305 @@
+"""The factory: what settings, arguments and brokers lead to."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import taskiq_redis
+from redis import Redis
+from redis.cluster import RedisCluster
+from taskiq import AsyncBroker, InMemoryBroker
+
+from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.exceptions import ConfigurationError, InvalidTTLError
+from taskiq_flow.storage import (
+    BaseStorageAdapter,
+    InMemoryStorageAdapter,
+    RedisStorageAdapter,
+    SQLAlchemyStorageAdapter,
+    StorageAdapterFactory,
+)
+from tests import redis_servers
+from tests.redis_servers import PASSWORD
+
+create = StorageAdapterFactory.create_storage_adapter
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in os.environ:
+        if name.startswith("TASKIQ_FLOW_STORAGE"):
+            monkeypatch.delenv(name)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "address"),
+    [
+        ("memory://", InMemoryStorageAdapter, "memory://"),
+        ("memory://shared", InMemoryStorageAdapter, "memory://shared"),
+        ("redis://h:1/2", RedisStorageAdapter, "redis://h:1/2"),
+        ("rediss://u:secret@h:1/2", RedisStorageAdapter, "rediss://u:***@h:1/2"),
+        ("valkey://h:1", RedisStorageAdapter, "valkey://h:1"),
+        ("redis+cluster://h:1", RedisStorageAdapter, "redis+cluster://h:1"),
+        ("unix:///run/redis.sock?db=1&password=secret", RedisStorageAdapter, "unix:///run/redis.sock?***"),
+        ("sqlite:///a.db", SQLAlchemyStorageAdapter, "sqlite+aiosqlite:///a.db"),
+        ("sqlite+aiosqlite:///a.db", SQLAlchemyStorageAdapter, "sqlite+aiosqlite:///a.db"),
+        ("postgres://u:secret@h/db", SQLAlchemyStorageAdapter, "postgresql+asyncpg://u:***@h/db"),
+        ("postgresql+asyncpg://u:secret@h/db?ssl=x", SQLAlchemyStorageAdapter, "postgresql+asyncpg://u:***@h/db"),
+    ],
+)
+def test_url_chooses_by_its_scheme(
+    url: str, kind: type[BaseStorageAdapter], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKIQ_FLOW_STORAGE_URL", url)
+    adapter = create()
+    assert isinstance(adapter, kind)
+    assert repr(adapter) == f"{kind.__name__}({address}, namespace='taskiq_flow')"
+    assert "secret" not in repr(TaskiqFlowConfig()) + str(TaskiqFlowConfig())
+
+
+def test_environment_reaches_the_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TTL_SECONDS": "90.5", "NAMESPACE": "shop", "TABLE": "results", "URL": "sqlite:///x"}.items():
+        monkeypatch.setenv(f"TASKIQ_FLOW_STORAGE_{name}", value)
+    adapter = create()
+    assert isinstance(adapter, SQLAlchemyStorageAdapter)
+    assert (adapter.ttl_seconds, adapter.namespace, adapter._table.name) == (90.5, "shop", "results")
+
+
+def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKIQ_FLOW_STORAGE_URL", "")
+    assert isinstance(create(), InMemoryStorageAdapter)
+
+
+def test_nearest_says_last() -> None:
+    config = TaskiqFlowConfig(storage_url="sqlite:///x", storage_ttl_seconds=1)
+    assert isinstance(create(config, redis_url="redis://h"), RedisStorageAdapter)
+    assert create(config, ttl_seconds=2).ttl_seconds == 2
+    assert create(config).ttl_seconds == 1
+    assert config.storage_ttl_seconds == 1, "the settings themselves stay as they were"
+    assert isinstance(create(TaskiqFlowConfig(storage_type="redis"), type="memory"), InMemoryStorageAdapter)
+
+
+@pytest.mark.parametrize("url", ["memory://", "redis://h", "sqlite:///x", "postgresql://h/x"])
+def test_default_time_to_live_is_the_same_everywhere(url: str) -> None:
+    assert create(TaskiqFlowConfig(storage_url=url)).ttl_seconds is None
+    assert create(TaskiqFlowConfig(storage_url=url, storage_ttl_seconds=60)).ttl_seconds == 60
+    with pytest.raises(InvalidTTLError, match="ttl_seconds must be above 0"):
+        create(TaskiqFlowConfig(storage_url=url), ttl_seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "words"),
+    [
+        ({"storage_type": "mongo"}, {}, ["'mongo'", "auto, memory, redis, sqlite, sqlalchemy"]),
+        ({}, {"type": "mongo"}, ["'mongo'", "auto, memory, redis, sqlite, sqlalchemy"]),
+        ({"storage_url": "dynamo://u:secret@h"}, {}, ["dynamo://u:***@h", "memory://", "redis://", "sqlite://"]),
+        ({"storage_url": "localhost"}, {}, ["'localhost'", "known schemes"]),
+        ({"storage_type": "redis", "storage_url": "sqlite:///x"}, {}, ["'redis'", "sqlite:///x"]),
+        ({"storage_type": "memory", "storage_url": "redis://h"}, {}, ["'memory'", "redis://h"]),
+        ({"storage_type": "sqlite", "storage_url": "postgresql://h/d"}, {}, ["'sqlite'", "postgresql://h/d"]),
+        (
+            {"storage_url": "sqlite:///x", "storage_redis_url": "redis://:secret@h"},
+            {},
+            ["storage_url (sqlite:///x)", "storage_redis_url (redis://:***@h)", "only one"],
+        ),
+        ({"storage_type": "sqlite"}, {"redis_url": "redis://h"}, ["redis_url", "'sqlite'"]),
+        ({}, {"redis_url": "http://u:secret@h"}, ["http://u:***@h"]),
+        ({"storage_url": "postgresql+asyncpg://h/d", "storage_async_mode": False}, {}, ["asyncpg", "psycopg"]),
+        ({"storage_namespace": ""}, {}, ["namespace", "empty"]),
+    ],
+)
+def test_unusable_settings_are_told(settings: dict[str, Any], arguments: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        create(TaskiqFlowConfig(**settings), **arguments)
+    for word in words:
+        assert word in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_misspelt_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match="storage_urll"):
+        TaskiqFlowConfig(storage_urll="redis://:secret@h")  # type: ignore[call-arg] # the mistake is the point
+
+
+# --- schemes of others ------------------------------------------------------------------------------------------------
+
+
+def test_a_scheme_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StorageAdapterFactory, "_builders", dict(StorageAdapterFactory._builders))
+
+    def build(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
+        assert url == "dynamo://table"
+        return InMemoryStorageAdapter(config.storage_ttl_seconds, namespace=config.storage_namespace)
+
+    StorageAdapterFactory.register_scheme("dynamo", build)
+    StorageAdapterFactory.register_scheme("dynamo", build)
+    assert "dynamo" in StorageAdapterFactory.known_schemes()
+    adapter = create(TaskiqFlowConfig(storage_url="dynamo://table", storage_namespace="shop"), ttl_seconds=5)
+    assert adapter.ttl_seconds == 5
+
+    with pytest.raises(ConfigurationError, match="'dynamo' is registered already"):
+        StorageAdapterFactory.register_scheme("dynamo", lambda _url, _config: adapter)
+    with pytest.raises(ConfigurationError, match="'redis' is registered already"):
+        StorageAdapterFactory.register_scheme("redis", build)
+    with pytest.raises(ConfigurationError, match="'Dynamo DB' is no URL scheme"):
+        StorageAdapterFactory.register_scheme("Dynamo DB", build)
+
+
+# --- missing packages -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("missing", "url", "extra"),
+    [("redis", "redis://h", "redis"), ("asyncpg", "postgresql://h/d", "postgres"), ("asyncmy", "mysql://h/d", "mysql")],
+)
+def test_missing_package_names_the_extra(missing: str, url: str, extra: str) -> None:
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.exceptions import MissingDependencyError
+from taskiq_flow.storage import StorageAdapterFactory
+try:
+    StorageAdapterFactory.create_storage_adapter(TaskiqFlowConfig(storage_url={url!r}))
+except MissingDependencyError as error:
+    assert isinstance(error, ImportError)
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert f'pip install "taskiq-flow-kit[{extra}]"' in done.stdout
+    assert missing in done.stdout
+
+
+# --- the brokers of taskiq-redis, on real servers ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("redis")
+    with redis_servers.standalone(folder, f"requirepass {PASSWORD}", password=PASSWORD) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
+    with redis_servers.cluster(tmp_path_factory.mktemp("cluster")) as ports:
+        yield ports
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    with redis_servers.sentinel(tmp_path_factory.mktemp("sentinel"), "mymaster") as ports:
+        yield ports
+
+
+def use_storage_of(broker: AsyncBroker, keys: int = 20) -> None:
+    """Use an adapter on a broker's server, on two event loops, beside the broker's own connections."""
+    adapter = create(TaskiqFlowConfig(storage_connect_timeout=2, storage_operation_timeout=10), broker)
+    assert isinstance(adapter, RedisStorageAdapter)
+    assert PASSWORD not in repr(adapter)
+    assert "the broker's" in repr(adapter)
+    numbers = {f"key {number}": number for number in range(keys)}
+
+    async def first() -> None:
+        await asyncio.gather(*[adapter.set(key, number, ttl_seconds=60) for key, number in numbers.items()])
+
+    async def second() -> None:
+        assert await adapter.keys() == sorted(numbers)
+        assert {key: await adapter.get(key) for key in numbers} == numbers
+        assert await adapter.cleanup() == 0
+        assert await adapter.delete("key 0")
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+@pytest.mark.parametrize("name", ["ListQueueBroker", "PubSubBroker", "RedisStreamBroker"])
+def test_standalone_broker(name: str, server: int) -> None:
+    database = ["ListQueueBroker", "PubSubBroker", "RedisStreamBroker"].index(name) + 1
+    broker = getattr(taskiq_redis, name)(f"redis://:{PASSWORD}@127.0.0.1:{server}/{database}")
+    use_storage_of(broker)
+    with Redis(port=server, password=PASSWORD, db=database) as client:
+        assert len(client.keys("taskiq_flow:*")) == 19
+        assert 50_000 < int(client.pttl("taskiq_flow:key 1")) <= 60_000
+
+
+def test_brokers_client_options_do_not_matter(server: int) -> None:
+    use_storage_of(
+        taskiq_redis.ListQueueBroker(
+            f"redis://:{PASSWORD}@127.0.0.1:{server}/9", max_connection_pool_size=1, decode_responses=True
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["ListQueueSentinelBroker", "PubSubSentinelBroker", "RedisStreamSentinelBroker"])
+def test_sentinel_broker(name: str, sentinel: tuple[int, int]) -> None:
+    watcher, master = sentinel
+    database = ["ListQueueSentinelBroker", "PubSubSentinelBroker", "RedisStreamSentinelBroker"].index(name) + 1
+    use_storage_of(getattr(taskiq_redis, name)([("127.0.0.1", watcher)], "mymaster", password=PASSWORD, db=database))
+    with Redis(port=master, password=PASSWORD, db=database) as client:
+        assert len(client.keys("taskiq_flow:*")) == 19
+
+
+@pytest.mark.parametrize("name", ["ListQueueClusterBroker", "RedisStreamClusterBroker"])
+def test_cluster_broker(name: str, cluster: list[int]) -> None:
+    use_storage_of(getattr(taskiq_redis, name)(f"redis://127.0.0.1:{cluster[0]}"))
+    held = []
+    for port in cluster:
+        with Redis(port=port) as client:
+            held.append(len(client.keys("taskiq_flow:*")))
+    assert sum(held) == 19
+    assert all(held), "every node should hold a part"
+    with RedisCluster("127.0.0.1", cluster[0]) as client:
+        for number in range(20):
+            client.delete(f"taskiq_flow:key {number}")
+
+
+def test_broker_with_tls(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
+    settings = [
+        "port 0",
+        "tls-port {port}",
+        f"tls-ca-cert-file {tmp_path / 'ca.pem'}",
+        f"tls-cert-file {tmp_path / 'server.pem'}",
+        f"tls-key-file {tmp_path / 'server.key'}",
+        "tls-auth-clients no",
+        f"requirepass {PASSWORD}",
+    ]
+    trust: dict[str, Any] = {
+        "ssl": True,
+        "ssl_ca_certs": str(tmp_path / "ca.pem"),
+        "password": PASSWORD,
+        "host": "127.0.0.1",
+    }
+    with redis_servers.standalone(tmp_path / "server", *settings, **trust) as port:
+        url = f"rediss://:{PASSWORD}@127.0.0.1:{port}/2?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        use_storage_of(taskiq_redis.ListQueueBroker(url))
+        use_storage_of(taskiq_redis.ListQueueBroker(url))
+        with Redis(port=port, db=2, **trust) as client:
+            assert len(client.keys("taskiq_flow:*")) == 19
+
+
+def test_other_brokers_say_nothing_of_redis() -> None:
+    assert isinstance(create(broker=InMemoryBroker()), InMemoryStorageAdapter)
+    assert isinstance(create(broker=object()), InMemoryStorageAdapter)
+
+
+def test_settings_go_before_the_broker() -> None:
+    broker = taskiq_redis.ListQueueBroker("redis://h")
+    assert isinstance(create(TaskiqFlowConfig(storage_url="memory://"), broker), InMemoryStorageAdapter)
+    assert "elsewhere" in repr(create(TaskiqFlowConfig(storage_redis_url="redis://elsewhere"), broker))
+    assert "elsewhere" in repr(create(broker=broker, redis_url="redis://elsewhere"))
