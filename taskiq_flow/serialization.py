@@ -29,6 +29,8 @@ MAX_DEPTH = 100
 _TAG = "$type"
 # Python refuses to print integers of more than 640 digits where its limit is set lowest; hexadecimal has no limit.
 _PLAIN_INT_BITS = 2048
+# Bound now: while freezegun freezes a test, the names `datetime` and `date` of this module are its fakes.
+_datetime_from_iso, _date_from_iso = datetime.fromisoformat, date.fromisoformat
 
 
 def dumps(value: Any, what: str = "value") -> str:
@@ -90,7 +92,7 @@ def _encode(value: Any, depth: int) -> Any:
     if kind in (set, frozenset):
         # Sorted by their text, so that equal sets are stored as equal text.
         return _tagged(kind.__name__, sorted(_encode_items(value, depth - 1), key=json.dumps))
-    if writer := _WRITERS.get(kind):
+    if writer := _WRITERS.get(_unfrozen(kind)):
         return writer(value)
     raise _Refused(_why_not(value))
 
@@ -132,7 +134,7 @@ def _write_datetime(value: datetime) -> dict[str, Any]:
 
 
 def _read_datetime(tag: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(tag["value"]).replace(fold=tag.get("fold", 0))
+    return _datetime_from_iso(tag["value"]).replace(fold=tag.get("fold", 0))
 
 
 def _write_time(value: time) -> dict[str, Any]:
@@ -172,7 +174,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "frozenset": lambda tag: frozenset(_list(tag)),
     "bytes": lambda tag: base64.b64decode(tag["value"], validate=True),
     "datetime": _read_datetime,
-    "date": lambda tag: date.fromisoformat(tag["value"]),
+    "date": lambda tag: _date_from_iso(tag["value"]),
     "time": _read_time,
     "timedelta": _read_timedelta,
     "decimal": lambda tag: Decimal(_text(tag)),
@@ -200,6 +202,13 @@ def _text(tag: dict[str, Any]) -> str:
     if not isinstance(content := tag["value"], str):
         raise TypeError(f"a {tag[_TAG]} tag without its text")
     return content
+
+
+def _unfrozen(kind: type) -> type:
+    """Return the class that a fake of freezegun's stands for: what ``datetime.now()`` gives in a test whose time is
+    frozen is stored as the ``datetime`` that it would be without.
+    """
+    return kind.__mro__[1] if kind.__module__ == "freezegun.api" else kind
 
 
 def _why_not(value: Any) -> str:

@@ -203,7 +203,7 @@ def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, in
 
 def use_storage_of(broker: AsyncBroker, keys: int = 20) -> None:
     """Use an adapter on a broker's server, on two event loops, beside the broker's own connections."""
-    adapter = create(TaskiqFlowConfig(storage_connect_timeout=2, storage_operation_timeout=10), broker)
+    adapter = create(TaskiqFlowConfig(storage_connect_timeout=15), broker)
     assert isinstance(adapter, RedisStorageAdapter)
     assert PASSWORD not in repr(adapter)
     assert "the broker's" in repr(adapter)

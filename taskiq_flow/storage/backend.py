@@ -204,9 +204,10 @@ class BackendAdapter(BaseStorageAdapter):
             raise
         except Exception as error:
             doing = f"{name}({', '.join(map(repr, arguments))})"
-            translated = self._translated(error, doing)
-            if translated is None and isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-                translated = self._unreachable(doing, f"no answer within {self._operation_timeout:g} s")
+            # The time-out says nothing, and is an OSError, which adapters translate by what it says.
+            mute = isinstance(error, (TimeoutError, asyncio.TimeoutError)) and not str(error)
+            reason = f"no answer within {self._operation_timeout:g} s"
+            translated = self._unreachable(doing, reason) if mute else self._translated(error, doing)
             if translated is None:
                 raise
             raise translated from without_frames(error)

@@ -177,7 +177,7 @@ def _on_server_of(broker: Any, config: TaskiqFlowConfig) -> BaseStorageAdapter |
     if not any(base.__module__.partition(".")[0] == "taskiq_redis" for base in type(broker).__mro__):
         return None
     server = importlib.import_module("taskiq_flow.storage.redis_broker").server_of(
-        broker, config.storage_connect_timeout, config.storage_operation_timeout
+        broker, config.storage_connect_timeout
     )
     if server is None:
         return None

@@ -97,9 +97,7 @@ class RedisStorageAdapter(BackendAdapter):
             self._server = address or "a client that was passed in"
         else:
             self._server = masked(redis_url)
-            client_factory = _factory_for(
-                redis_url, client_options(connect_timeout, operation_timeout), max_connections
-            )
+            client_factory = _factory_for(redis_url, client_options(connect_timeout), max_connections)
         self._clients: PerLoop[Client] | None = PerLoop(client_factory, _close) if client_factory else None
 
     async def aclose(self) -> None:
@@ -226,13 +224,16 @@ class RedisStorageAdapter(BackendAdapter):
         return int(removed)
 
 
-def client_options(connect_timeout: float, operation_timeout: float) -> dict[str, Any]:
-    """Return the redis-py options of every client that this package makes: nothing waits for ever, and a connection
-    that a restarted server has dropped is opened anew, once, without the caller noticing.
+def client_options(connect_timeout: float) -> dict[str, Any]:
+    """Return the redis-py options of every client that this package makes: a connection that a restarted server has
+    dropped is opened anew, once, without the caller noticing.
+
+    How long an operation may take is the adapter's business alone (``BackendAdapter._operation``): redis-py's own
+    time-out uses ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that comes at the wrong moment.
     """
     return {
         "socket_connect_timeout": connect_timeout,
-        "socket_timeout": operation_timeout,
+        "socket_timeout": None,
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError,)),
         "retry_on_error": [redis_errors.ConnectionError],
     }
@@ -250,9 +251,7 @@ def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Cal
         raise ConfigurationError(f"{masked(url)!r} is no URL of a Redis server; known schemes: {known}")
 
     def make() -> Client:
-        pool = BlockingConnectionPool.from_url(
-            plain_url, max_connections=max_connections, timeout=options["socket_timeout"], **options
-        )
+        pool = BlockingConnectionPool.from_url(plain_url, max_connections=max_connections, timeout=None, **options)
         return Redis.from_pool(pool)
 
     return make

@@ -25,14 +25,13 @@ class BrokerServer(NamedTuple):
     make_client: Callable[[], Any]
 
 
-def server_of(broker: Any, connect_timeout: float, operation_timeout: float) -> BrokerServer | None:
+def server_of(broker: Any, connect_timeout: float) -> BrokerServer | None:
     """Return the server of a list, pub/sub or stream broker of taskiq-redis: standalone, Sentinel or cluster.
 
     :param connect_timeout: seconds, for the clients that are made.
-    :param operation_timeout: seconds, likewise.
     :return: None where the broker is none of these.
     """
-    options = client_options(connect_timeout, operation_timeout)
+    options = client_options(connect_timeout)
     if (pool := getattr(broker, "connection_pool", None)) is not None:
         return _standalone(pool, options)
     if (sentinel := getattr(broker, "sentinel", None)) is not None:
@@ -47,9 +46,7 @@ def _standalone(pool: Any, options: dict[str, Any]) -> BrokerServer:
 
     def make() -> Redis:
         return Redis.from_pool(
-            BlockingConnectionPool(
-                connection_class=pool.connection_class, timeout=options["socket_timeout"], **identity, **options
-            )
+            BlockingConnectionPool(connection_class=pool.connection_class, timeout=None, **identity, **options)
         )
 
     scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"

@@ -40,10 +40,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, StorageError
+from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
 from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.threads import in_thread
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
 
@@ -52,6 +53,8 @@ T = TypeVar("T")
 _NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 _ASYNC_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _SYNC_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+# SQLite keeps a value of any type in a column of any type.
+_RECORD_TYPES: tuple[Any, ...] = (str, int, (int, type(None)), str)
 _EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
 _ATTEMPTS = 10
 # What databases say when two writers of one row got in each other's way: the statement did nothing and may be repeated.
@@ -98,7 +101,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self.backend = _NAMES.get(dialect.name, dialect.name)
         self._dialect = dialect.name
         self._table = _table(table)
-        self._given = None if engine is None else _autocommitting(engine)
+        self._given = engine
         self._in_memory = dialect.name == "sqlite" and engine is None and _is_in_memory(self._url)
         # An SQLite database in memory lives in one connection, which no event loop may own and only one thread at a
         # time may use: it is always reached through Python's own driver, in threads.
@@ -127,6 +130,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         kept = self._table.c
         statement = select(kept.value, kept.created_at, kept.expires_at, kept.metadata).where(*self._live(now, key))
         row = await self._run(lambda connection: connection.execute(statement).one_or_none())
+        if row is not None and not all(isinstance(*part) for part in zip(row, _RECORD_TYPES, strict=True)):
+            raise SerializationError(
+                f"the entry under key {key!r} cannot be read: a column holds another type than ours"
+            )
         return None if row is None else Record._make(row)
 
     async def _write(self, key: str, record: Record, now: int) -> None:
@@ -172,6 +179,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     def _translated(self, error: Exception, doing: str) -> StorageError | None:
         if isinstance(error, exc.DBAPIError):
             reason = _reason(error)
+            if "Could not decode to UTF-8" in reason:
+                return SerializationError(f"the entry under {doing} is not one of ours: {reason:.200}")
             return self._unreachable(doing, reason) if error.connection_invalidated else self._refused(doing, reason)
         if isinstance(error, exc.SQLAlchemyError):
             return self._refused(doing, error)
@@ -185,7 +194,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return await self._run_async(self._given, work)
         if self._async_engines is not None:
             return await self._run_async(await self._async_engines.get(), work)
-        return await asyncio.to_thread(self._run_in_thread, work)
+        return await in_thread(lambda: self._run_in_thread(work))
 
     async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
         try:
@@ -198,7 +207,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         try:
             return await connection.run_sync(self._work, work)
         finally:
-            await connection.close()
+            # As SQLAlchemy itself does in `async with`: a second cancellation must not keep the connection open.
+            await asyncio.shield(asyncio.ensure_future(connection.close()))
 
     def _run_in_thread(self, work: Callable[[Connection], T]) -> T:
         if not self._in_memory:
@@ -215,6 +225,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return self._work(connection, work)
 
     def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        if self._given is not None:
+            # Here and not on the engine: there it is part of connecting, and a call that is cancelled in the middle of
+            # that leaves the connection to the garbage collector.
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
         # The table is nearly always there: nothing looks for it until a statement fails.
         try:
             return _repeated(connection, work)
@@ -397,10 +411,6 @@ def _codes(error: exc.DBAPIError) -> set[Any]:
     """Return what a driver calls the error: its SQLSTATE (PostgreSQL's drivers), its number (MySQL's)."""
     original = error.orig
     return {getattr(original, "sqlstate", None), next(iter(getattr(original, "args", ())), None)}
-
-
-def _autocommitting(engine: AsyncEngine | Engine) -> AsyncEngine | Engine:
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 async def _dispose(engine: AsyncEngine) -> None:

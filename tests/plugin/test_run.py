@@ -40,8 +40,15 @@ def test_dead_owners_and_reused_numbers_are_seen(home: Path) -> None:
 
 
 def test_names_of_others_are_let_be(home: Path) -> None:
-    _, pid, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
-    for name in (f"tfk_000000_4194999_{began}_{rest}", "tfk_", "tfk_abc", "users", "taskiq_flow_storage", "tfk_1_2_3_4"):
+    _, _, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
+    for name in (
+        f"tfk_000000_4194999_{began}_{rest}",
+        "tfk_",
+        "tfk_abc",
+        "users",
+        "taskiq_flow_storage",
+        "tfk_1_2_3_4",
+    ):
         assert not is_abandoned(name)
 
 

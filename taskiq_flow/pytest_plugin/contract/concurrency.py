@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from taskiq_flow.pytest_plugin.contract.likeness import shown
 from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.pytest_plugin.contract.trial import Trial, needs, rule
 
@@ -47,7 +48,7 @@ class ConcurrencyRules(Suite):
         seen.append(await trial.storage.get("key"))
         for value in seen:
             if value not in values:
-                trial.fail(came_back=f"{value!r:.200}", should_be="one of the values, whole, at every moment")
+                trial.fail(came_back=shown(value), should_be="one of the values, whole, at every moment")
         trial.expect(await trial.storage.keys(), ["key"])
 
     @needs("entries")
@@ -119,7 +120,8 @@ class ConcurrencyRules(Suite):
                 await trial.storage.get(f"{name}:{number}")
                 await trial.storage.set("shared", [name] * 100)
 
-        threads = (asyncio.to_thread(asyncio.run, use(name)) for name in "abcd")
+        # A thread cannot be cancelled: each must give up by itself.
+        threads = (asyncio.to_thread(asyncio.run, asyncio.wait_for(use(name), self.patience)) for name in "abcd")
         await asyncio.gather(*threads, use("e"))
         wanted = [f"{name}:{number}" for name in "abcde" for number in range(5)]
         trial.expect(await trial.storage.keys(), [*wanted, "shared"])
@@ -153,8 +155,20 @@ class ConcurrencyRules(Suite):
             await _cancelled_at(step, trial.storage.set("key", after))
             found = await trial.storage.get("key")
             if found not in (before, after):
-                trial.fail(came_back=f"{found!r:.200}", should_be=f"{before!r:.40}… or {after!r:.40}…, whole")
+                trial.fail(came_back=shown(found), should_be=f"{shown(before, 40)} or {shown(after, 40)}, whole")
             before = found
+
+    @rule
+    async def test_a_cancelled_set_is_over(self, trial: Trial) -> None:
+        """A cancelled set is over: it does not, later, replace what was set after it. (A thread goes on when its caller
+        is cancelled: whoever was cancelled must wait for it.)
+        """
+        for step in range(0, _CANCELLATIONS, 2):
+            cancelled = (trial.storage.set("key", f"cancelled {step}") for _ in range(6))
+            await asyncio.gather(*(_cancelled_at(step, call) for call in cancelled))
+            await trial.storage.set("key", f"set after {step}")
+            await asyncio.sleep(0.005)
+            trial.expect(await trial.storage.get("key"), f"set after {step}")
 
 
 async def _cancelled_at(step: int, call: Coroutine[Any, Any, Any]) -> None:

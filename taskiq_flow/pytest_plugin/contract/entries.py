@@ -31,8 +31,7 @@ class EntryRules(Suite):
         try:
             await trial.storage.set_entry(entry)
         except UnsupportedOperationError as error:
-            name = type(self).__name__
-            advice = f'if it cannot, declare so: {name}.lacks = {{"entries": "why"}}'
+            advice = f'if it cannot, declare so: {type(self).__name__}.lacks = {{"entries": "why"}}'
             trial.fail(came_back=f"UnsupportedOperationError: {error}", should_be="no error", note=advice)
         trial.expect(await trial.storage.get_entry("key"), entry)
         trial.expect(await trial.storage.get("key"), "value")

@@ -1,0 +1,30 @@
+"""Blocking work in a thread, for adapters whose driver knows no event loop."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["in_thread"]
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what ``work`` returns in a thread.
+
+    A thread cannot be stopped. So a caller that is cancelled waits until the work is done: it must not take effect
+    after, and undo, what the caller does next. Only a second cancellation, such as a time-out's, leaves it alone.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(_forget_outcome)
+        await asyncio.wait([running])
+        raise
+
+
+def _forget_outcome(running: "asyncio.Future[T]") -> None:
+    # Nobody is left to be told of its error: asked for here, so that asyncio does not complain that nobody did.
+    if not running.cancelled():
+        running.exception()

@@ -1,0 +1,56 @@
+"""Adapters that lie, each in one way, whose docstring says what is wrong: the contract suite must catch every one.
+
+A module a theme; :data:`RULES` says which rules are there to catch its adapters. Most are the in-memory adapter with
+one method or hook replaced; those that talk to a server are the Redis adapter.
+"""
+
+from types import ModuleType
+
+from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
+from taskiq_flow.pytest_plugin.contract.entries import EntryRules
+from taskiq_flow.pytest_plugin.contract.errors import ErrorRules
+from taskiq_flow.pytest_plugin.contract.keys import KeyRules, NamespaceRules
+from taskiq_flow.pytest_plugin.contract.life import LifeRules
+from taskiq_flow.pytest_plugin.contract.patterns import PatternRules
+from taskiq_flow.pytest_plugin.contract.suite import Suite
+from taskiq_flow.pytest_plugin.contract.ttl import CleanupRules, TTLRules
+from taskiq_flow.pytest_plugin.contract.values import DamageRules, ValueRules
+from taskiq_flow.storage.backend import BackendAdapter
+from tests.contract.broken import (
+    cleanup,
+    concurrency,
+    damage,
+    entries,
+    keys,
+    life,
+    namespaces,
+    patterns,
+    servers,
+    ttl,
+    values,
+)
+
+__all__ = ["RULES", "adapters"]
+
+RULES: dict[ModuleType, tuple[type[Suite], ...]] = {
+    ttl: (TTLRules,),
+    cleanup: (CleanupRules, NamespaceRules),
+    namespaces: (NamespaceRules,),
+    keys: (KeyRules,),
+    patterns: (PatternRules,),
+    values: (ValueRules,),
+    damage: (DamageRules,),
+    entries: (EntryRules,),
+    concurrency: (ConcurrencyRules, LifeRules),
+    life: (LifeRules,),
+    servers: (ErrorRules,),
+}
+
+
+def adapters(module: ModuleType) -> dict[str, type[BackendAdapter]]:
+    """Return a module's broken adapters by name; what begins with an underscore is only their base."""
+    return {
+        name: kind
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and not name.startswith("_")
+    }

@@ -1,0 +1,61 @@
+"""The contract suite on every broken adapter: a test file that is run by :mod:`tests.contract.table`, and must fail.
+
+``TASKIQ_FLOW_BROKEN=all`` tries every rule on every adapter, not only those that are there to catch it.
+"""
+
+import os
+from typing import Any
+
+import pytest
+
+from taskiq_flow.pytest_plugin import StorageAdapterContract
+from taskiq_flow.pytest_plugin.contract.suite import Suite
+from taskiq_flow.storage import BaseStorageAdapter, InMemoryStore, RedisStorageAdapter
+from tests.contract.broken import RULES, adapters
+from tests.contract.broken.base import Memory
+
+
+class _OnMemory(Suite):
+    patience = 0.5
+
+    kind: type[Any] = Memory
+
+    @pytest.fixture
+    def store(self) -> InMemoryStore:
+        return InMemoryStore()
+
+    @pytest.fixture
+    def make_storage_adapter(self, store: InMemoryStore) -> Any:
+        def make(ttl_seconds: float | None = None, namespace: str = "own") -> BaseStorageAdapter:
+            adapter: BaseStorageAdapter = self.kind(ttl_seconds, namespace=namespace, store=store)
+            return adapter
+
+        return make
+
+    @pytest.fixture
+    def storage_adapter(self, make_storage_adapter: Any) -> Any:
+        return make_storage_adapter()
+
+
+class _OnServer(Suite):
+    patience = 1.0
+
+    kind: type[Any] = RedisStorageAdapter
+
+    @pytest.fixture
+    def storage_adapter(self) -> Any:
+        return self.kind("redis://127.0.0.1:1/0")
+
+
+class TestNothingBroken(_OnMemory, StorageAdapterContract):
+    """Without anything broken, nothing is caught."""
+
+    patience = 30.0
+
+
+for _module, _rules in RULES.items():
+    for _name, _kind in adapters(_module).items():
+        _base = _OnServer if issubclass(_kind, RedisStorageAdapter) else _OnMemory
+        _tried = (StorageAdapterContract,) if os.environ.get("TASKIQ_FLOW_BROKEN") == "all" else _rules
+        _own = {"kind": _kind, "lacks": getattr(_kind, "lacks", {}), "__module__": __name__, "__doc__": _kind.__doc__}
+        globals()[f"Test{_name}"] = type(f"Test{_name}", (_base, *_tried), _own)

@@ -1,0 +1,45 @@
+"""The example of an adapter of one's own passes the contract, and fails it when one line of it is broken."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_adapter"
+ADAPTER = "directory_storage.py"
+
+BROKEN_LINES = {
+    "clock.now_ms() >= self.expires_at": ("clock.now_ms() > self.expires_at", "get_gives_none_from_the_end_on"),
+    "return sorted(one.key for": ("return list(one.key for", "keys_are_a_sorted_list"),
+    "key = rules.checked_key(key)": ("key = str(key)", "illegal_keys_are_refused_by_set"),
+}
+
+
+def run_example(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    pytester.makeini("[pytest]\nfilterwarnings = error")
+    return pytester.runpytest_subprocess("-q", "-rfs", "-p", "no:cacheprovider", "-p", "no:asyncio", *arguments)
+
+
+@pytest.fixture
+def copied(pytester: pytest.Pytester) -> Path:
+    shutil.copytree(EXAMPLE, pytester.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return pytester.path / ADAPTER
+
+
+def test_it_passes(pytester: pytest.Pytester, copied: Path) -> None:
+    result = run_example(pytester)
+    outcomes = result.parseoutcomes()
+    assert result.ret == 0
+    assert outcomes["passed"] > 100
+    result.stdout.fnmatch_lines(["*lacks entries: a file keeps no creation time and no metadata"])
+
+
+@pytest.mark.parametrize("line", BROKEN_LINES)
+def test_it_fails_with_a_broken_line(pytester: pytest.Pytester, copied: Path, line: str) -> None:
+    broken, caught_by = BROKEN_LINES[line]
+    code = copied.read_text()
+    assert line in code
+    copied.write_text(code.replace(line, broken))
+    result = run_example(pytester, "-k", caught_by)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["the storage contract is broken:", f"FAILED *test_{caught_by}*"])
