@@ -76,7 +76,7 @@ def cluster(folder: Path, *settings: str, **client_options: Any) -> Iterator[lis
         clients = [stack.enter_context(Redis(port=port, **client_options)) for port in ports]
         bounds = [0, 5461, 10923, 16384]
         for client, (low, high) in zip(clients, pairwise(bounds), strict=True):
-            client.execute_command("CLUSTER ADDSLOTSRANGE", low, high - 1)
+            client.execute_command("CLUSTER ADDSLOTS", *range(low, high))  # Redis 6 has no ADDSLOTSRANGE
             for port in ports:
                 client.execute_command("CLUSTER MEET", "127.0.0.1", port)
         _until(

@@ -1,0 +1,88 @@
+"""Arrows point one way (docs of the design: CONTRIBUTING), and what is imported costs only who needs it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import taskiq_flow
+
+PACKAGE = Path(taskiq_flow.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+KNOW_TASKIQ = {"exceptions.py", "pipeline.py", "results.py", "middlewares", "pytest_plugin"}
+HEAVY = ["taskiq", "redis", "fakeredis", "asyncpg", "asyncmy", "aiosqlite", "sqlalchemy", "pydantic", "docker"]
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Yield the full names of what a module imports, anywhere in it, but for type checkers alone."""
+    tree = ast.parse(module.read_text())
+    for_types_only = [
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    ]
+    for node in ast.walk(tree):
+        if node in for_types_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.relative_to(PACKAGE.parent).with_suffix("").parts[: -node.level or None]
+            yield ".".join([*(package if node.level else []), *([node.module] if node.module else [])])
+
+
+def place(module: Path) -> str:
+    """Return the part of the package that a module belongs to."""
+    return module.relative_to(PACKAGE).parts[0]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_arrows_point_one_way(module: Path) -> None:
+    for name in imported(module):
+        if place(module) != "pytest_plugin":
+            assert not name.startswith("taskiq_flow.pytest_plugin"), "nothing outside the plugin knows it"
+        if place(module) not in KNOW_TASKIQ:
+            assert name.partition(".")[0] not in {"taskiq", "taskiq_pipelines", "taskiq_redis"}, f"{name}: see DESIGN"
+        if place(module) == "storage":
+            assert not name.startswith(("taskiq_flow.middlewares", "taskiq_flow.pipeline", "taskiq_flow.results"))
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return which of the heavy packages a statement loads, in a process of its own."""
+    code = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("import taskiq_flow", set()),
+        ("import taskiq_flow.storage", set()),
+        ("import taskiq_flow.middlewares", set()),
+        ("import taskiq_flow.pytest_plugin", set()),
+        ("from taskiq_flow.storage import InMemoryStorageAdapter", {"taskiq", "pydantic"}),
+        ("from taskiq_flow.storage import RedisStorageAdapter", {"taskiq", "pydantic", "redis"}),
+        ("from taskiq_flow.storage.factory import StorageAdapterFactory as F; F", {"taskiq", "pydantic"}),
+    ],
+)
+def test_imports_load_no_more_than_is_needed(statement: str, allowed: set[str]) -> None:
+    assert loaded_by(statement) <= allowed
+
+
+def test_a_run_that_uses_no_storage_loads_nothing_heavy(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_plain=f"""
+        import sys
+
+        def test_plain():
+            assert [name for name in {HEAVY!r} if name in sys.modules] == []
+        """
+    )
+    pytester.makeini("[pytest]")
+    arguments = ["-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:xdist"]
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)

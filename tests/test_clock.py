@@ -1,0 +1,97 @@
+"""The clock: exact, frozen for this package alone, and obedient to whoever replaces ``time.time``."""
+
+import time
+from datetime import datetime, timedelta, timezone
+
+import freezegun
+import pytest
+
+from taskiq_flow import clock
+
+NEW_YEAR = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+def test_follows_the_system() -> None:
+    before = time.time_ns() // 1_000_000
+    assert before - 1 <= clock.now_ms() <= time.time_ns() // 1_000_000 + 1
+    assert clock.now().tzinfo is timezone.utc
+    assert not clock.is_frozen()
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 122, 123, 999, 1_700_000_000_123, 4_102_444_800_999])
+def test_milliseconds_and_datetimes_are_exact(milliseconds: int) -> None:
+    moment = clock.from_ms(milliseconds)
+    assert clock.to_ms(moment) == milliseconds
+    assert clock.to_ms(moment + timedelta(microseconds=999)) == milliseconds, "rounded down"
+    with freezegun.freeze_time(moment):
+        assert clock.now_ms() == milliseconds, "a float that stands for it must not read a millisecond less"
+
+
+def test_other_zones_mean_the_same_moment() -> None:
+    assert clock.to_ms(datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == clock.to_ms(NEW_YEAR)
+
+
+def test_naive_datetimes_are_refused() -> None:
+    for refuses in (clock.to_ms, lambda moment: clock.freeze(moment).__enter__()):
+        with pytest.raises(ValueError, match="has no time zone"):
+            refuses(datetime(2030, 1, 1))
+
+
+def test_frozen_time_moves_only_when_told() -> None:
+    with clock.freeze(NEW_YEAR) as frozen:
+        assert clock.is_frozen()
+        assert clock.now() == frozen.now() == NEW_YEAR
+        frozen.tick()
+        frozen.tick(0.001)
+        frozen.tick(timedelta(minutes=1))
+        assert clock.now() == NEW_YEAR + timedelta(seconds=61, milliseconds=1)
+        frozen.move_to("2030-01-01T00:00:00.5Z")
+        assert clock.now() == NEW_YEAR + timedelta(milliseconds=500)
+        frozen.move_to(NEW_YEAR - timedelta(days=1))
+        assert clock.now() < NEW_YEAR
+        assert repr(frozen) == "<FrozenClock 2029-12-31T00:00:00+00:00>"
+    assert not clock.is_frozen()
+
+
+def test_small_steps_add_up() -> None:
+    with clock.freeze(NEW_YEAR) as frozen:
+        for _ in range(1000):
+            frozen.tick(0.000_1)
+        assert clock.now() - NEW_YEAR == timedelta(milliseconds=100)
+
+
+def test_it_does_not_tick_backwards() -> None:
+    with clock.freeze() as frozen, pytest.raises(ValueError, match="move_to"):
+        frozen.tick(-1)
+
+
+def test_freezes_nest() -> None:
+    with clock.freeze(NEW_YEAR) as outer:
+        with clock.freeze("2031-01-01T00:00:00+00:00"):
+            assert clock.now().year == 2031
+        assert clock.now() == NEW_YEAR
+        outer.tick(1)
+        assert clock.now().second == 1
+
+
+def test_it_thaws_after_an_error() -> None:
+    with pytest.raises(KeyError), clock.freeze():
+        raise KeyError
+    assert not clock.is_frozen()
+
+
+def test_followers_are_told_of_every_move() -> None:
+    seen: list[datetime] = []
+    with clock.freeze(NEW_YEAR) as frozen:
+        frozen.follow(seen.append)
+        frozen.tick(1)
+        frozen.move_to(NEW_YEAR)
+    assert seen == [NEW_YEAR + timedelta(seconds=1), NEW_YEAR]
+
+
+def test_replaced_time_counts_as_frozen() -> None:
+    with freezegun.freeze_time(NEW_YEAR) as frozen:
+        assert clock.is_frozen()
+        frozen.tick(1.5)
+        assert clock.now() == NEW_YEAR + timedelta(seconds=1.5)
+    assert not clock.is_frozen()
