@@ -124,8 +124,11 @@ def _answers(port: int, client_options: dict[str, Any]) -> bool:
 
 
 def _free_port() -> int:
-    # A cluster's nodes also use the port 10,000 above their own, which must be a port, too.
+    # A cluster's nodes also use the port 10,000 above their own. Both are below the ports that systems give to outgoing
+    # connections, so that none of those can take one before the server does.
     while True:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", random.randint(20_000, 50_000)))
-            return int(probe.getsockname()[1])
+        port = random.randint(11_000, 22_000)
+        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as above:
+            probe.bind(("127.0.0.1", port))
+            above.bind(("127.0.0.1", port + 10_000))
+            return port

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import pytest
 import taskiq_redis
@@ -14,7 +15,7 @@ from redis.cluster import RedisCluster
 from taskiq import AsyncBroker, InMemoryBroker
 
 from taskiq_flow.config import TaskiqFlowConfig
-from taskiq_flow.exceptions import ConfigurationError, InvalidTTLError
+from taskiq_flow.exceptions import ConfigurationError, InvalidTTLError, StorageConnectionError
 from taskiq_flow.storage import (
     BaseStorageAdapter,
     InMemoryStorageAdapter,
@@ -88,6 +89,16 @@ def test_nearest_says_last() -> None:
     assert isinstance(create(TaskiqFlowConfig(storage_type="redis"), type="memory"), InMemoryStorageAdapter)
 
 
+def test_type_of_the_call_decides_which_url_counts() -> None:
+    config = TaskiqFlowConfig(storage_type="redis", storage_redis_url="redis://h/1")
+    assert isinstance(create(config, type="memory"), InMemoryStorageAdapter)
+    assert isinstance(create(config, type="sqlite"), SQLAlchemyStorageAdapter)
+    config = TaskiqFlowConfig(storage_type="memory", storage_redis_url="redis://h/1")
+    assert isinstance(create(config), InMemoryStorageAdapter)
+    for kind in ("redis", "auto"):
+        assert "redis://h/1" in repr(create(config, type=kind)), "and not the default of localhost"
+
+
 @pytest.mark.parametrize("url", ["memory://", "redis://h", "sqlite:///x", "postgresql://h/x"])
 def test_default_time_to_live_is_the_same_everywhere(url: str) -> None:
     assert create(TaskiqFlowConfig(storage_url=url)).ttl_seconds is None
@@ -113,6 +124,11 @@ def test_default_time_to_live_is_the_same_everywhere(url: str) -> None:
         ),
         ({"storage_type": "sqlite"}, {"redis_url": "redis://h"}, ["redis_url", "'sqlite'"]),
         ({}, {"redis_url": "http://u:secret@h"}, ["http://u:***@h"]),
+        ({}, {"redis_url": "sqlite:///x"}, ["sqlite:///x", "Redis"]),
+        ({}, {"redis_url": "memory://"}, ["memory://", "Redis"]),
+        ({"storage_redis_url": "postgresql://u:secret@h/d"}, {}, ["postgresql://u:***@h/d", "Redis"]),
+        ({"storage_type": "redis", "storage_redis_url": "sqlite:///x"}, {}, ["sqlite:///x", "'redis'"]),
+        ({"storage_type": "redis", "storage_url": "dynamo://h"}, {}, ["dynamo://h", "known schemes"]),
         ({"storage_url": "postgresql+asyncpg://h/d", "storage_async_mode": False}, {}, ["asyncpg", "psycopg"]),
         ({"storage_namespace": ""}, {}, ["namespace", "empty"]),
     ],
@@ -263,34 +279,98 @@ def test_cluster_broker(name: str, cluster: list[int]) -> None:
             client.delete(f"taskiq_flow:key {number}")
 
 
-def test_broker_with_tls(tmp_path: Path) -> None:
+class Tls(NamedTuple):
+    """A certificate of the tests' own: how a server uses it, and how a client trusts it."""
+
+    server: list[str]
+    client: dict[str, Any]
+    authority: Path
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
-    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
-    settings = [
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    certificate.private_key_pem.write_to_path(folder / "server.key")
+    server = [
         "port 0",
         "tls-port {port}",
-        f"tls-ca-cert-file {tmp_path / 'ca.pem'}",
-        f"tls-cert-file {tmp_path / 'server.pem'}",
-        f"tls-key-file {tmp_path / 'server.key'}",
+        f"tls-ca-cert-file {folder / 'ca.pem'}",
+        f"tls-cert-file {folder / 'server.pem'}",
+        f"tls-key-file {folder / 'server.key'}",
         "tls-auth-clients no",
         f"requirepass {PASSWORD}",
     ]
-    trust: dict[str, Any] = {
-        "ssl": True,
-        "ssl_ca_certs": str(tmp_path / "ca.pem"),
-        "password": PASSWORD,
-        "host": "127.0.0.1",
-    }
-    with redis_servers.standalone(tmp_path / "server", *settings, **trust) as port:
-        url = f"rediss://:{PASSWORD}@127.0.0.1:{port}/2?ssl_ca_certs={tmp_path / 'ca.pem'}"
-        use_storage_of(taskiq_redis.ListQueueBroker(url))
-        use_storage_of(taskiq_redis.ListQueueBroker(url))
-        with Redis(port=port, db=2, **trust) as client:
-            assert len(client.keys("taskiq_flow:*")) == 19
+    client = {"ssl": True, "ssl_ca_certs": str(folder / "ca.pem"), "password": PASSWORD, "host": "127.0.0.1"}
+    return Tls(server, client, folder / "ca.pem")
+
+
+@pytest.fixture(scope="module")
+def tls_server(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with redis_servers.standalone(tmp_path_factory.mktemp("redis-tls"), *tls.server, **tls.client) as port:
+        yield port
+
+
+# Few keys at once: for each connection redis-py reads the system's certificates anew, and the event loop waits.
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("ssl_ca_certs={authority}", {}),
+        ("ssl_cert_reqs=none", {}),
+        ("", {"ssl_cert_reqs": None}),
+        ("ssl_ca_certs={authority}&ssl_check_hostname=false", {"username": "default"}),
+    ],
+)
+def test_broker_with_tls(query: str, options: dict[str, Any], tls: Tls, tls_server: int) -> None:
+    url = f"rediss://:{PASSWORD}@127.0.0.1:{tls_server}/2?{query.format(authority=tls.authority)}"
+    use_storage_of(taskiq_redis.ListQueueBroker(url, **options), keys=4)
+    with Redis(port=tls_server, db=2, **tls.client) as client:
+        assert len(client.keys("taskiq_flow:*")) == 3
+
+
+def test_certificate_that_the_broker_would_not_trust_is_not_trusted(tls_server: int) -> None:
+    broker = taskiq_redis.ListQueueBroker(f"rediss://:{PASSWORD}@127.0.0.1:{tls_server}")
+    with pytest.raises(StorageConnectionError, match="certificate verify failed"):
+        asyncio.run(create(broker=broker).get("key"))
+
+
+def test_cluster_broker_with_tls_and_password(tls: Tls, tmp_path: Path) -> None:
+    settings = [*tls.server, "tls-cluster yes", f"masterauth {PASSWORD}"]
+    with redis_servers.cluster(tmp_path, *settings, **tls.client) as ports:
+        url = f"rediss://:{PASSWORD}@127.0.0.1:{ports[0]}?ssl_ca_certs={tls.authority}"
+        use_storage_of(taskiq_redis.ListQueueClusterBroker(url), keys=4)
+
+
+def test_cluster_broker_that_reaches_its_nodes_by_other_addresses(cluster: list[int]) -> None:
+    asked = []
+
+    def remap(address: tuple[str, int]) -> tuple[str, int]:
+        asked.append(address)
+        return address
+
+    use_storage_of(taskiq_redis.ListQueueClusterBroker(f"redis://127.0.0.1:{cluster[0]}", address_remap=remap), keys=4)
+    assert asked
+
+
+def test_broker_with_a_user_of_its_own(server: int) -> None:
+    with Redis(port=server, password=PASSWORD) as admin:
+        may = {"keys": ["taskiq_flow:*"], "commands": ["+@all"]}
+        admin.acl_setuser("worker", enabled=True, passwords=["+of the worker"], **may)
+        use_storage_of(taskiq_redis.ListQueueBroker(f"redis://worker:of%20the%20worker@127.0.0.1:{server}/4"), keys=4)
+
+
+def test_broker_on_a_unix_socket() -> None:
+    with TemporaryDirectory() as folder:  # the path of a socket must be short
+        path = Path(folder) / "s"
+        with redis_servers.standalone(Path(folder) / "server", f"unixsocket {path}"):
+            broker = taskiq_redis.ListQueueBroker(f"unix://{path}?db=3")
+            use_storage_of(broker, keys=4)
+            with Redis(unix_socket_path=str(path), db=3) as client:
+                assert len(client.keys("taskiq_flow:*")) == 3
 
 
 def test_other_brokers_say_nothing_of_redis() -> None:

@@ -26,7 +26,7 @@ class StorageBackend:
     """The storage that a test runs on."""
 
     name: str
-    """``memory``, ``fakeredis``, ``sqlite``, ``redis`` or ``postgres``."""
+    """``memory``, ``fakeredis``, ``sqlite``, ``redis``, ``postgres``, ``valkey`` or ``mysql``."""
     is_real: bool
     """Whether it is a real server, as in production."""
     origin: str
@@ -92,10 +92,8 @@ class Backends:
             "memory": self._open_memory,
             "fakeredis": self._open_fakeredis,
             "sqlite": self._open_sqlite,
-            "redis": self._open_redis,
-            "postgres": self._open_postgres,
         }
-        return opener[name](namespace)
+        return opener[name](namespace) if name in opener else self._open_server(name, namespace)
 
     def close(self) -> None:
         """Close what this process opened; where it owns the run, remove all that the run left and stop its servers."""
@@ -108,7 +106,7 @@ class Backends:
                 self.pool.close()
                 self._run.remove_folder()
 
-    # --- one method a backend ---------------------------------------------------------------------------------------
+    # --- one method a fake ------------------------------------------------------------------------------------------
 
     def _open_memory(self, namespace: str) -> Place:
         from taskiq_flow.storage.memory import InMemoryStore
@@ -138,12 +136,6 @@ class Backends:
         backend = StorageBackend("sqlite", False, "a file", f"SQLite {sqlite3.sqlite_version}", url)
         return self._swept_place(backend, namespace)
 
-    def _open_redis(self, namespace: str) -> Place:
-        return self._open_server("redis", namespace)
-
-    def _open_postgres(self, namespace: str) -> Place:
-        return self._open_server("postgres", namespace)
-
     # --- servers ----------------------------------------------------------------------------------------------------
 
     def _open_server(self, kind: str, namespace: str) -> Place:
@@ -161,7 +153,8 @@ class Backends:
         return Place(backend, namespace, self._run.id, clear=lambda: self._janitor.run(broom.sweep(namespace)))
 
     def _broom(self, name: str, url: str) -> Broom:
-        return self._janitor.broom(name, lambda: RedisBroom(url) if name == "redis" else SQLBroom(url, self._run.id))
+        speaks_redis = name in {"redis", "valkey"}
+        return self._janitor.broom(name, lambda: RedisBroom(url) if speaks_redis else SQLBroom(url, self._run.id))
 
     def _enter_given_server(self, kind: str, url: str) -> None:
         """Remove, once a run, what killed runs left on a server that outlives them; note that this run used it."""

@@ -126,11 +126,14 @@ class SQLBroom:
         from sqlalchemy import text
 
         # Small letters, digits and underscores only: `{` is the first character after them in ASCII.
+        bounds: dict[str, Any] = {"low": prefix, "high": prefix + "{"}
+        if self._engine.dialect.name == "mysql":  # the column holds bytes
+            bounds = {name: bound.encode() for name, bound in bounds.items()}
         statement = text(f"DELETE FROM {self._table} WHERE namespace >= :low AND namespace < :high")
         async with self._engine.connect() as connection:
             self._table_is_there = self._table_is_there or await connection.run_sync(_has_table, self._table)
             if self._table_is_there:
-                await connection.execute(statement, {"low": prefix, "high": prefix + "{"})
+                await connection.execute(statement, bounds)
 
     async def finish(self, run_id: str) -> None:
         """Drop the run's table."""

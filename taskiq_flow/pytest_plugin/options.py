@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import pytest
 
-from taskiq_flow.pytest_plugin.servers import SOURCES, ServerSettings
+from taskiq_flow.pytest_plugin.servers import KINDS, SOURCES, ServerSettings
 
 __all__ = ["BACKENDS", "GROUPS", "Settings", "add_options", "chosen_backends", "read_settings"]
 
 FAKES = ("memory", "fakeredis", "sqlite")
-REAL = ("redis", "postgres")
+REAL = tuple(KINDS)
 BACKENDS = FAKES + REAL
-GROUPS = {"all": BACKENDS, "fakes": FAKES, "real": REAL}
+GROUPS = {"default": (*FAKES, "redis", "postgres"), "all": BACKENDS, "fakes": FAKES, "real": REAL}
 CLOCK_SCOPES = ("storage", "everything")
 
 
@@ -94,22 +94,22 @@ def read_settings(config: pytest.Config) -> Settings:
     :raises pytest.UsageError: a value cannot be used.
     """
     named, origin = _value(config, _BACKENDS)
-    backends = chosen_backends(_split(named or "all"), origin or "the default")
+    backends = chosen_backends(_split(named or "default"), origin or "the default")
     required_text, required_origin = _value(config, _REQUIRE)
-    required = frozenset(chosen_backends(_split(required_text or ""), required_origin))
-    if unselected := required - set(backends):
-        # `all` means all of this run; a backend that was named must be in it.
-        if "all" not in _split(required_text or ""):
+    required = set[str]()
+    for name in _split(required_text or ""):
+        # A group means those of it that are in this run; a backend that was named must be.
+        if not (meant := {*chosen_backends([name], required_origin)} & {*backends}):
             raise pytest.UsageError(
-                f"{required_origin} names {', '.join(sorted(unselected))}, which {origin or 'the default'} "
+                f"{required_origin} names {name}, which {origin or 'the default'} "
                 f"leaves out of this run ({', '.join(backends)})"
             )
-        required &= set(backends)
+        required |= meant
     sources = _sources(*_value(config, _SERVERS))
     return Settings(
         backends=backends,
         backends_origin=origin,
-        required=required,
+        required=frozenset(required),
         servers={kind: _server_settings(config, kind, sources) for kind in REAL},
         clock_scope=_clock_scope(config),
     )

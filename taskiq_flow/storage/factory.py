@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from taskiq_flow.config import TaskiqFlowConfig
-from taskiq_flow.exceptions import ConfigurationError
+from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
+from taskiq_flow.storage.backend import without_frames
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.memory import InMemoryStorageAdapter, InMemoryStore
 from taskiq_flow.storage.urls import masked
@@ -57,17 +58,28 @@ class StorageAdapterFactory:
         :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
         """
         config = TaskiqFlowConfig() if config is None else config
+        try:
+            return cls._create(config, broker, redis_url, ttl_seconds, type)
+        except TaskiqFlowError as error:
+            # A URL from the environment is an argument of the frames below, and test runners print those.
+            raise without_frames(error) from error.__cause__
+
+    @classmethod
+    def _create(
+        cls, config: TaskiqFlowConfig, broker: Any, redis_url: str | None, ttl_seconds: float | None, asked: str | None
+    ) -> BaseStorageAdapter:
         if ttl_seconds is not None:
             config = config.model_copy(update={"storage_ttl_seconds": ttl_seconds})
-        kind = config.storage_type if type is None else type
+        kind = config.storage_type if asked is None else asked
         if kind not in _TYPES:
             raise ConfigurationError(f"unknown storage type {kind!r}; known types: {', '.join(_TYPES)}")
         if redis_url is not None and kind not in {"auto", "redis"}:
             raise ConfigurationError(f"redis_url was given, but the storage type is {kind!r}")
-        url = redis_url or _only_one(config)
-        if kind != "auto":
-            _refuse_contradiction(kind, url)
+        url = redis_url or _only_one(config, kind)
         if url is not None:
+            cls._refuse_contradiction(kind, url)
+            if url in {redis_url, config.storage_redis_url} and cls._builder_of(url) is not _build_redis:
+                raise ConfigurationError(f"{masked(url)!r} was given as the URL of a Redis server, and is none")
             return cls._by_scheme(url, config)
         if kind in {"sqlite", "sqlalchemy"}:
             return cls._by_scheme(_DEFAULT_SQLITE_URL, config)
@@ -93,16 +105,31 @@ class StorageAdapterFactory:
 
     @classmethod
     def _by_scheme(cls, url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
-        scheme, separator, _ = url.partition("://")
-        builder = cls._builders.get(scheme) or cls._builders.get(scheme.partition("+")[0])
-        if separator and builder is None and _is_sqlalchemy_dialect(scheme):
-            builder = _build_sqlalchemy
-        if not separator or builder is None:
+        builder = cls._builder_of(url)
+        if builder is None:
             raise ConfigurationError(
                 f"the storage URL {masked(url)!r} has an unknown scheme; known schemes: "
                 f"{', '.join(f'{known}://' for known in cls.known_schemes())}, and any other of SQLAlchemy's"
             )
         return builder(url, config)
+
+    @classmethod
+    def _builder_of(cls, url: str) -> AdapterBuilder | None:
+        """Return what makes the adapter for a URL; None where nobody knows its scheme."""
+        scheme, separator, _ = url.partition("://")
+        if not separator:
+            return None
+        builder = cls._builders.get(scheme) or cls._builders.get(scheme.partition("+")[0])
+        return _build_sqlalchemy if builder is None and _is_sqlalchemy_dialect(scheme) else builder
+
+    @classmethod
+    def _refuse_contradiction(cls, kind: str, url: str) -> None:
+        """Refuse a URL that another type of storage has than the one that was asked for."""
+        if kind == "auto" or (builder := cls._builder_of(url)) is None:
+            return
+        expected = {"memory": _build_memory, "redis": _build_redis}.get(kind, _build_sqlalchemy)
+        if builder is not expected or (kind == "sqlite" and not url.startswith("sqlite")):
+            raise ConfigurationError(f"the storage type is {kind!r}, but the storage URL is {masked(url)!r}")
 
 
 def _build_memory(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
@@ -139,8 +166,8 @@ for _scheme in ("sqlite", "postgresql", "postgres", "mysql", "mariadb"):
 StorageAdapterFactory.register_scheme("memory", _build_memory)
 
 
-def _only_one(config: TaskiqFlowConfig) -> str | None:
-    """Return the URL that the settings name."""
+def _only_one(config: TaskiqFlowConfig, kind: str) -> str | None:
+    """Return the URL that the settings name for this type of storage."""
     if config.storage_url and config.storage_redis_url and config.storage_url != config.storage_redis_url:
         raise ConfigurationError(
             f"storage_url ({masked(config.storage_url)}) and storage_redis_url ({masked(config.storage_redis_url)}) "
@@ -148,17 +175,7 @@ def _only_one(config: TaskiqFlowConfig) -> str | None:
         )
     if config.storage_url:
         return config.storage_url
-    return config.storage_redis_url if config.storage_type in {"auto", "redis"} else None
-
-
-def _refuse_contradiction(kind: str, url: str | None) -> None:
-    if url is None:
-        return
-    builder = StorageAdapterFactory._builders.get(url.partition("://")[0].partition("+")[0], _build_sqlalchemy)
-    expected = {"memory": _build_memory, "redis": _build_redis}.get(kind, _build_sqlalchemy)
-    is_other_database = kind == "sqlite" and not url.startswith("sqlite")
-    if builder is not expected or is_other_database:
-        raise ConfigurationError(f"the storage type is {kind!r}, but the storage URL is {masked(url)!r}")
+    return config.storage_redis_url if kind in {"auto", "redis"} else None
 
 
 def _is_sqlalchemy_dialect(scheme: str) -> bool:

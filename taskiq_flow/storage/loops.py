@@ -6,6 +6,7 @@ another, or from the loops of several threads, so it keeps its client or engine 
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -24,6 +25,9 @@ class _Held(Generic[T]):
 class PerLoop(Generic[T]):
     """Makes a resource for each running event loop on first use, and closes it there.
 
+    A resource is closed when its loop ends, or as soon as this object is dropped, whichever is first: ``make`` and
+    ``close`` must not refer to whoever holds this object, or dropping that one would leave both to the cycle collector.
+
     :param make: makes the resource; does no I/O.
     :param close: closes it; runs on the loop that it was made for.
     """
@@ -39,7 +43,8 @@ class PerLoop(Generic[T]):
         loop = asyncio.get_running_loop()
         held = self._held.get(loop)
         if held is None:
-            held = self._held[loop] = _Held(resource := self._make(), self._keep(loop, resource))
+            resource = self._make()
+            held = self._held[loop] = _Held(resource, _keep(weakref.ref(self), loop, resource, self._close))
             await held.keeper.__anext__()
             self._forget_closed_loops()
         return held.resource
@@ -68,16 +73,6 @@ class PerLoop(Generic[T]):
                 loop.run_until_complete(self._end(loop))
         self._forget_closed_loops()
 
-    async def _keep(self, loop: asyncio.AbstractEventLoop, resource: T) -> AsyncGenerator[None, None]:
-        # An event loop finalizes its asynchronous generators before it closes (`shutdown_asyncgens`, which
-        # asyncio.run and the async test plugins call), and a garbage-collected one at once: so the resource is closed
-        # on its own loop, whether or not anybody remembers to close the adapter.
-        try:
-            yield
-        finally:
-            self._held.pop(loop, None)
-            await self._close(resource)
-
     async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         held = self._held.pop(loop, None)  # popped first: of two that close at once, one does
         if held is not None:
@@ -88,3 +83,20 @@ class PerLoop(Generic[T]):
         with self._lock:
             for loop in [loop for loop in self._held if loop.is_closed()]:
                 del self._held[loop]
+
+
+async def _keep(
+    owner: "weakref.ref[PerLoop[T]]",
+    loop: asyncio.AbstractEventLoop,
+    resource: T,
+    close: Callable[[T], Awaitable[None]],
+) -> AsyncGenerator[None, None]:
+    # An event loop finalizes its asynchronous generators before it closes (`shutdown_asyncgens`, which asyncio.run and
+    # the async test plugins call), and one that nobody refers to any more at once: so the resource is closed on its own
+    # loop, whether or not anybody remembers to.
+    try:
+        yield
+    finally:
+        if (per_loop := owner()) is not None:
+            per_loop._held.pop(loop, None)
+        await close(resource)

@@ -11,8 +11,11 @@ The deadline stands first: ``keys``, ``exists`` and ``cleanup`` fetch only those
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, TypeAlias
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
+
+import anyio
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
@@ -46,6 +49,10 @@ _UNREACHABLE = (
     OSError,
 )
 
+_REMOVE_IF_UNCHANGED = (
+    "if redis.call('GETRANGE', KEYS[1], 0, ARGV[2]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0"
+)
+
 _BATCH = 1000
 _HEADER_BYTES = 48
 _HEADER = re.compile(r'\{"expires_at": (null|-?\d{1,17}), "created_at": (-?\d{1,17}), "metadata": ')
@@ -55,6 +62,13 @@ _FROZEN_GRACE_MS = 24 * 60 * 60 * 1000
 """How much longer than its deadline the server keeps an entry that was stored while the clock was frozen: the server's
 clock runs on, and must not remove what the frozen clock still calls alive. A day outlasts every test, and what a
 killed test run leaves behind still goes."""
+
+
+class _Connected(NamedTuple):
+    """A client of one event loop, and the turns that calls take at it."""
+
+    client: Client
+    turns: anyio.Semaphore
 
 
 class RedisStorageAdapter(BackendAdapter):
@@ -70,7 +84,8 @@ class RedisStorageAdapter(BackendAdapter):
     :param address: what messages call the server of ``client`` or ``client_factory``.
     :param connect_timeout: seconds to wait for a connection.
     :param operation_timeout: seconds one call may take in all.
-    :param max_connections: how many connections each event loop may have open; further calls wait for one.
+    :param max_connections: how many connections each event loop may have open, to each node of a cluster; further calls
+        wait for one.
     :raises ConfigurationError: the URL's scheme is not one of Redis.
     """
 
@@ -98,7 +113,10 @@ class RedisStorageAdapter(BackendAdapter):
         else:
             self._server = masked(redis_url)
             client_factory = _factory_for(redis_url, client_options(connect_timeout), max_connections)
-        self._clients: PerLoop[Client] | None = PerLoop(client_factory, _close) if client_factory else None
+        self._clients: PerLoop[_Connected] | None = None
+        if client_factory is not None:
+            make = client_factory
+            self._clients = PerLoop(lambda: _Connected(make(), anyio.Semaphore(max_connections)), _close)
 
     async def aclose(self) -> None:
         """Close the connections that this adapter opened; a client that was passed in stays open."""
@@ -174,8 +192,18 @@ class RedisStorageAdapter(BackendAdapter):
 
     # --- how entries are found ---------------------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _operation(self, name: str, *arguments: str) -> AsyncIterator[None]:
+        """Wait for a turn, too: where all connections are in use, redis-py's clusters and sentinels refuse."""
+        async with super()._operation(name, *arguments):
+            if self._clients is None:
+                yield
+                return
+            async with (await self._clients.get()).turns:
+                yield
+
     async def _client(self) -> Client:
-        return self._handed_in if self._clients is None else await self._clients.get()
+        return self._handed_in if self._clients is None else (await self._clients.get()).client
 
     def _name(self, key: str) -> str:
         return self._prefix + key
@@ -211,6 +239,12 @@ class RedisStorageAdapter(BackendAdapter):
 
     async def _remove_if_still_expired(self, client: Client, name: bytes, now: int) -> int:
         """Remove an expired entry unless somebody stores a new one meanwhile; return how many were removed."""
+        if isinstance(client, RedisCluster):  # redis-py's asynchronous clusters cannot WATCH
+            head = await client.getrange(name, 0, _HEADER_BYTES)
+            if _is_live_head(head, now) is not False:
+                return 0
+            script: Any = client.eval(_REMOVE_IF_UNCHANGED, 1, name, head, _HEADER_BYTES)
+            return int(await script)
         async with client.pipeline(transaction=True) as pipe:
             try:
                 await pipe.watch(name)
@@ -257,7 +291,8 @@ def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Cal
     return make
 
 
-async def _close(client: Client) -> None:
+async def _close(connected: _Connected) -> None:
+    client = connected.client
     await client.aclose()
     # A client behind Sentinel leaves the clients that watch the sentinels to whoever made them.
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)

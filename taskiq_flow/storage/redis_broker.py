@@ -80,10 +80,15 @@ def _cluster(cluster: Any, options: dict[str, Any]) -> BrokerServer:
         identity.pop(name, None)
     tls = issubclass(cluster.connection_kwargs.get("connection_class", object), SSLConnection)
     timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
+    remap = cluster.nodes_manager.address_remap
 
     def make() -> RedisCluster:
         return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in nodes], ssl=tls, **identity, **timeouts
+            startup_nodes=[ClusterNode(host, port) for host, port in nodes],
+            ssl=tls,
+            address_remap=remap,
+            **identity,
+            **timeouts,
         )
 
     shown = ",".join(f"{host}:{port}" for host, port in nodes)
@@ -95,7 +100,8 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in settings.items()
-        if value is not None and (name in _IDENTITY or name.startswith("ssl_"))
+        # Where certificates are not checked, None says so; everywhere else it says nothing.
+        if name == "ssl_cert_reqs" or (value is not None and (name in _IDENTITY or name.startswith("ssl_")))
     }
 
 

@@ -10,6 +10,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -36,7 +37,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -44,7 +45,7 @@ from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, S
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
 from taskiq_flow.storage.loops import PerLoop
-from taskiq_flow.storage.threads import in_thread
+from taskiq_flow.storage.threads import cancelled_once, in_thread
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
 
@@ -107,7 +108,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         # time may use: it is always reached through Python's own driver, in threads.
         self._async_engines: PerLoop[AsyncEngine] | None = None
         if engine is None and async_mode and not self._in_memory:
-            self._async_engines = PerLoop(self._make_async_engine, _dispose)
+            self._async_engines = PerLoop(
+                partial(create_async_engine, self._url, **self._engine_options(), pool_timeout=operation_timeout),
+                _dispose,
+            )
         self._sync_engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._turn = threading.Lock()
@@ -191,14 +195,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
         if isinstance(self._given, AsyncEngine):
-            return await self._run_async(self._given, work)
+            return await cancelled_once(self._run_async(self._given, work))
         if self._async_engines is not None:
-            return await self._run_async(await self._async_engines.get(), work)
+            return await cancelled_once(self._run_async(await self._async_engines.get(), work))
         return await in_thread(lambda: self._run_in_thread(work))
 
     async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
         try:
-            connection = await engine.connect()
+            connection = await self._connected(engine)
         except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
             if engine.driver == "aiosqlite":
                 # Its thread still reports its end to this loop, and complains loudly if that closes first.
@@ -209,6 +213,20 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         finally:
             # As SQLAlchemy itself does in `async with`: a second cancellation must not keep the connection open.
             await asyncio.shield(asyncio.ensure_future(connection.close()))
+
+    async def _connected(self, engine: AsyncEngine) -> AsyncConnection:
+        """Return an open connection. A caller who is cancelled waits for it, and closes it: stopped half-way, SQLAlchemy
+        and aiosqlite leave an open database to the garbage collector.
+        """
+        connecting = asyncio.ensure_future(engine.connect().start())
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # Not for ever: an exhausted pool makes one wait for longer than connecting may take.
+            await asyncio.wait([connecting], timeout=self._connect_timeout)
+            if not connecting.cancel() and not connecting.cancelled() and connecting.exception() is None:
+                await connecting.result().close()
+            raise
 
     def _run_in_thread(self, work: Callable[[Connection], T]) -> T:
         if not self._in_memory:
@@ -239,9 +257,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         return _repeated(connection, work)
 
     # --- engines --------------------------------------------------------------------------------------------------
-
-    def _make_async_engine(self) -> AsyncEngine:
-        return create_async_engine(self._url, **self._engine_options(), pool_timeout=self._operation_timeout)
 
     def _open_sync_engine(self) -> Engine:
         if isinstance(self._given, Engine):

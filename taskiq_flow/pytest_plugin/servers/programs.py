@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Program", "ProgramServer", "find_local", "find_wheel", "may_enter", "other_user", "tail"]
 
-_UNPRIVILEGED = ("postgres", "nobody")  # users that exist on most systems; none is ever made
 _PORT_ATTEMPTS = 3
 
 
@@ -137,11 +136,7 @@ class ProgramServer:
         """Make the server's data folder."""
         self._data.mkdir(mode=0o700)
         self._give(self._data)
-        secret = self._folder / "password"
-        secret.touch(mode=0o600)
-        secret.write_text(password)
-        self._give(secret)
-        if launch := self._kind.setup(path, self._data, secret):
+        if launch := self._kind.setup(path, self._data, password):
             with self._spawn(launch) as process:
                 try:
                     code = process.wait(self._timeout)
@@ -150,7 +145,8 @@ class ProgramServer:
                     raise SourceFailed(f"{_name(launch)} was not done within {self._timeout:g} s") from None
             if code:
                 raise SourceFailed(f"{_name(launch)} failed with exit code {code}: {tail(self._log)}")
-        secret.unlink()
+            for file in launch.files:
+                file.unlink()
 
     def ended(self) -> str:
         """Return why the server will never answer, or an empty string."""
@@ -178,6 +174,10 @@ class ProgramServer:
             name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ
         }
         user, group = (self._user.pw_uid, self._user.pw_gid) if self._user else (None, None)
+        for file, content in launch.files.items():
+            file.touch(mode=0o600)
+            file.write_text(content)
+            self._give(file)
         try:
             with self._log.open("ab") as output:
                 process = subprocess.Popen(
@@ -230,15 +230,15 @@ def other_user(kind: Kind) -> "struct_passwd | None":
 
     :raises SourceFailed: there is no such user.
     """
-    if not kind.refuses_root or os.geteuid() != 0:
+    if not kind.users or os.geteuid() != 0:
         return None
     import pwd
 
-    for name in _UNPRIVILEGED:
+    for name in kind.users:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise SourceFailed(
-        f"{kind.title} refuses to run as root, and none of the users {', '.join(_UNPRIVILEGED)} exists to run it"
+        f"{kind.title} refuses to run as root, and none of the users {', '.join(kind.users)} exists to run it"
     )
 
 

