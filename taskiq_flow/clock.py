@@ -5,6 +5,7 @@ Everything that expires asks this module, and it asks ``time.time()``, so that w
 pydantic and taskiq's own time-outs keep running (DESIGN, decision 3).
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +28,9 @@ def now_ms() -> int:
     Rounded down after a rounding to microseconds: ``time.time()`` is a float, and a clock that was frozen at
     exactly .123 s must not read .122.
     """
-    if _frozen is not None:
-        return _frozen._microseconds // 1000
+    frozen = _frozen  # read once: another thread may thaw it
+    if frozen is not None:
+        return frozen._microseconds // 1000
     return round(time.time() * 1_000_000) // 1000
 
 
@@ -40,10 +42,11 @@ def now() -> datetime:
 def is_frozen() -> bool:
     """Return whether this clock does not follow the system's.
 
-    True under :func:`freeze`, and where somebody replaced ``time.time`` by a function of their own (freezegun does).
-    An adapter on a server that expires entries by its own clock must then keep that server from doing so early.
+    True under :func:`freeze`, and where somebody replaced ``time.time`` by a function of their own (freezegun does) or
+    made it tell another time (time-machine does). An adapter on a server that expires entries by its own clock must
+    then keep that server from doing so early.
     """
-    return _frozen is not None or not isinstance(time.time, BuiltinFunctionType)
+    return _frozen is not None or not isinstance(time.time, BuiltinFunctionType) or _is_travelling()
 
 
 def to_ms(moment: datetime) -> int:
@@ -100,8 +103,9 @@ class FrozenClock:
 
     def _set(self, step: Callable[[int], int]) -> datetime:
         with self._lock:
-            self._microseconds = step(self._microseconds)
-        moment = self.now()
+            microseconds = step(self._microseconds)
+            moment = _EPOCH + timedelta(microseconds=microseconds)  # or it is no moment, and nothing moves
+            self._microseconds = microseconds
         for follower in self._followers:
             follower(moment)
         return moment
@@ -124,6 +128,12 @@ def freeze(at: datetime | str | None = None) -> Iterator[FrozenClock]:
         yield clock
     finally:
         _frozen = before
+
+
+def _is_travelling() -> bool:
+    # time-machine replaces what the function does, in C, and not the function.
+    machine = sys.modules.get("time_machine")
+    return machine is not None and bool(machine.escape_hatch.is_travelling())
 
 
 def _checked(moment: datetime | str) -> datetime:

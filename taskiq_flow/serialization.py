@@ -13,6 +13,7 @@ refused instead (CONTRACT, Values).
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -29,6 +30,8 @@ MAX_DEPTH = 100
 _TAG = "$type"
 # Python refuses to print integers of more than 640 digits where its limit is set lowest; hexadecimal has no limit.
 _PLAIN_INT_BITS = 2048
+# Where JSON would take two surrogates for the one character that they stand for in UTF-16.
+_FUSES = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 # Bound now: while freezegun freezes a test, the names `datetime` and `date` of this module are its fakes.
 _datetime_from_iso, _date_from_iso = datetime.fromisoformat, date.fromisoformat
 
@@ -57,7 +60,8 @@ def loads(text: str | bytes) -> Any:
     :raises SerializationError: the text is no JSON, or holds a tag that is unknown or malformed.
     """
     try:
-        return json.loads(text, object_hook=_decode_object)
+        # A NaN equals nothing but itself: each has to come back as an object of its own, or two in a set would be one.
+        return json.loads(text, object_hook=_decode_object, parse_constant=float)
     except RecursionError:
         raise SerializationError("the stored text is nested too deeply to be ours") from None
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
@@ -79,6 +83,8 @@ def _encode(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind in _SCALARS:
         return value
+    if kind is str:
+        return _tagged("str", _FUSES.split(value)) if _fuses(value) else value
     if kind is int:
         return value if value.bit_length() <= _PLAIN_INT_BITS else _tagged("int", hex(value))
     if kind in _CONTAINERS and depth == 0:
@@ -108,7 +114,7 @@ def _encode_items(items: Any, depth: int) -> list[Any]:
 
 
 def _encode_dict(items: dict[Any, Any], depth: int) -> dict[str, Any]:
-    plain = _TAG not in items and all(type(key) is str for key in items)
+    plain = _TAG not in items and all(type(key) is str and not _fuses(key) for key in items)
     pairs = []
     for key, item in items.items():
         try:
@@ -116,6 +122,10 @@ def _encode_dict(items: dict[Any, Any], depth: int) -> dict[str, Any]:
         except _Refused as refused:
             raise refused.under(f"[{_shortened(key)}]") from None
     return dict(pairs) if plain else _tagged("dict", [list(pair) for pair in pairs])
+
+
+def _fuses(text: str) -> bool:
+    return not text.isascii() and _FUSES.search(text) is not None
 
 
 def _tagged(name: str, content: Any) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def _read_timedelta(tag: dict[str, Any]) -> timedelta:
     return timedelta(days=days, seconds=seconds, microseconds=microseconds)
 
 
-_SCALARS = frozenset({type(None), bool, float, str})
+_SCALARS = frozenset({type(None), bool, float})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 _WRITERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     bytes: lambda value: _tagged("bytes", base64.b64encode(value).decode("ascii")),
@@ -168,7 +178,8 @@ _WRITERS: dict[type, Callable[[Any], dict[str, Any]]] = {
 }
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "int": lambda tag: int(tag["value"], 16),
-    "dict": lambda tag: {key: value for key, value in tag["value"]},  # noqa: C416 - dict() would take strings as pairs
+    "str": lambda tag: "".join(_list(tag)),
+    "dict": lambda tag: dict(_pairs(tag)),
     "tuple": lambda tag: tuple(_list(tag)),
     "set": lambda tag: set(_list(tag)),
     "frozenset": lambda tag: frozenset(_list(tag)),
@@ -198,6 +209,13 @@ def _list(tag: dict[str, Any]) -> list[Any]:
     return content
 
 
+def _pairs(tag: dict[str, Any]) -> list[Any]:
+    pairs = _list(tag)
+    if not all(isinstance(pair, list) for pair in pairs):  # dict() would take a string of two characters for one
+        raise TypeError("a dict tag without its pairs")
+    return pairs
+
+
 def _text(tag: dict[str, Any]) -> str:
     if not isinstance(content := tag["value"], str):
         raise TypeError(f"a {tag[_TAG]} tag without its text")
@@ -219,7 +237,7 @@ def _why_not(value: Any) -> str:
     return f"an object of type {name} cannot be stored without loss: {advice}"
 
 
-_STORABLE = _SCALARS | _CONTAINERS | _WRITERS.keys() | {int}
+_STORABLE = _SCALARS | _CONTAINERS | _WRITERS.keys() | {int, str}
 
 
 def _shortened(thing: object, limit: int = 80) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from taskiq_flow.pytest_plugin.servers import KINDS
 from tests.inner import InnerRun
 
 SETTINGS = """
@@ -18,7 +19,7 @@ asyncio_default_fixture_loop_scope = function
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRun:
     """Run one test file in a pytest of its own, which knows nothing of this one's settings."""
-    for name in ("SERVERS", "REDIS_URL", "POSTGRES_URL"):
+    for name in ("SERVERS", *(f"{kind.upper()}_URL" for kind in KINDS)):
         monkeypatch.delenv(f"TASKIQ_FLOW_TEST_{name}", raising=False)
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)

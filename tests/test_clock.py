@@ -1,7 +1,11 @@
 """The clock: exact, frozen for this package alone, and obedient to whoever replaces ``time.time``."""
 
+import sys
+import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import freezegun
 import pytest
@@ -95,3 +99,55 @@ def test_replaced_time_counts_as_frozen() -> None:
         frozen.tick(1.5)
         assert clock.now() == NEW_YEAR + timedelta(seconds=1.5)
     assert not clock.is_frozen()
+
+
+def test_time_machine_counts_as_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It changes what the C function time.time does: only the package itself can tell.
+    hatch = SimpleNamespace(is_travelling=lambda: True)
+    monkeypatch.setitem(sys.modules, "time_machine", SimpleNamespace(escape_hatch=hatch))
+    assert clock.is_frozen()
+    hatch.is_travelling = lambda: False
+    assert not clock.is_frozen()
+
+
+@pytest.mark.parametrize("seconds", [1_700_000_000.122999, 1_700_000_000.123, 0.0, 4_102_444_800.9989999, -1.0005])
+def test_a_replaced_time_is_read_in_whole_milliseconds(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: seconds)
+    assert clock.is_frozen()
+    assert clock.now_ms() == round(seconds * 1_000_000) // 1000
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda frozen: frozen.tick(timedelta.max),
+        lambda frozen: frozen.tick(float("inf")),
+        lambda frozen: frozen.tick(float("nan")),
+        lambda frozen: frozen.tick(-1),
+        lambda frozen: frozen.move_to("yesterday"),
+        lambda frozen: frozen.move_to("2030-01-01"),
+        lambda frozen: frozen.move_to(datetime(2030, 1, 1)),
+    ],
+)
+def test_a_move_that_cannot_be_leaves_the_time_as_it_was(move: Callable[[clock.FrozenClock], object]) -> None:
+    seen: list[datetime] = []
+    with clock.freeze(NEW_YEAR) as frozen:
+        frozen.follow(seen.append)
+        with pytest.raises((ValueError, OverflowError)):
+            move(frozen)
+        assert frozen.now() == clock.now() == NEW_YEAR
+    assert seen == []
+
+
+def test_one_clock_for_all_threads() -> None:
+    def move() -> None:
+        for _ in range(500):
+            frozen.tick(0.001)
+
+    with clock.freeze(NEW_YEAR) as frozen:
+        threads = [threading.Thread(target=move) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert clock.now() == NEW_YEAR + timedelta(seconds=2), "no step is lost"

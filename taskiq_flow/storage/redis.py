@@ -10,8 +10,8 @@ The deadline stands first: ``keys``, ``exists`` and ``cleanup`` fetch only those
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -30,6 +30,7 @@ try:
     from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import MasterNotFoundError
     from redis.backoff import NoBackoff
+    from redis.client import NEVER_DECODE
 except ImportError as error:
     raise MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis") from error
 
@@ -46,6 +47,7 @@ _UNREACHABLE = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.RedisClusterException,
+    redis_errors.ClusterDownError,
     OSError,
 )
 
@@ -161,7 +163,7 @@ class RedisStorageAdapter(BackendAdapter):
         found: set[str] = set()
         async for names in self._names(client, prefix):
             alive = await self._alive(client, names, now)
-            found.update(self._key(name) for name, lives in zip(names, alive, strict=True) if lives)
+            found.update(self._keys_of(name for name, lives in zip(names, alive, strict=True) if lives))
         return found
 
     async def _purge(self, now: int) -> int:
@@ -208,8 +210,10 @@ class RedisStorageAdapter(BackendAdapter):
     def _name(self, key: str) -> str:
         return self._prefix + key
 
-    def _key(self, name: bytes) -> str:
-        return name[len(self._prefix) :].decode()
+    def _keys_of(self, names: Iterable[bytes]) -> Iterator[str]:
+        for name in names:
+            with suppress(UnicodeDecodeError):  # no legal key: somebody else's
+                yield name[len(self._prefix) :].decode()
 
     async def _names(self, client: Client, prefix: str = "") -> AsyncIterator[list[bytes]]:
         """Yield the server's names of this namespace's entries, live or not, in batches."""
@@ -230,7 +234,8 @@ class RedisStorageAdapter(BackendAdapter):
         """
         async with client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.getrange(name, 0, _HEADER_BYTES)
+                # Undecoded even by a client that decodes: what is foreign may be no text at all.
+                pipe.execute_command("GETRANGE", name, 0, _HEADER_BYTES, **{NEVER_DECODE: True})
             heads = await pipe.execute(raise_on_error=False)
         for head in heads:
             if isinstance(head, Exception) and not str(head).startswith("WRONGTYPE"):
@@ -274,21 +279,43 @@ def client_options(connect_timeout: float) -> dict[str, Any]:
 
 
 def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Callable[[], Client]:
+    """Return what makes clients for a URL.
+
+    :raises ConfigurationError: the scheme is none of Redis, or redis-py cannot use the rest.
+    """
     scheme, separator, rest = url.partition("://")
-    if separator and scheme in _CLUSTER_SCHEMES:
-        cluster_url = f"{_CLUSTER_SCHEMES[scheme]}://{rest}"
-        options = {name: option for name, option in options.items() if not name.startswith("retry")}
-        return lambda: RedisCluster.from_url(cluster_url, max_connections=max_connections, **options)
-    plain_url = f"{_VALKEY_SCHEMES.get(scheme, scheme)}://{rest}"
+    plain_url = f"{ {**_CLUSTER_SCHEMES, **_VALKEY_SCHEMES}.get(scheme, scheme) }://{rest}"
     if not separator or plain_url.partition("://")[0] not in _PLAIN_SCHEMES:
         known = ", ".join(f"{known}://" for known in (*_PLAIN_SCHEMES, *_VALKEY_SCHEMES, *_CLUSTER_SCHEMES))
         raise ConfigurationError(f"{masked(url)!r} is no URL of a Redis server; known schemes: {known}")
+    _try_out(url, plain_url)
+    if scheme in _CLUSTER_SCHEMES:
+        options = {name: option for name, option in options.items() if not name.startswith("retry")}
+        return lambda: RedisCluster.from_url(plain_url, max_connections=max_connections, **options)
 
     def make() -> Client:
         pool = BlockingConnectionPool.from_url(plain_url, max_connections=max_connections, timeout=None, **options)
         return Redis.from_pool(pool)
 
     return make
+
+
+def _try_out(url: str, plain_url: str) -> None:
+    """Refuse a URL of which redis-py would say only at the first call that it cannot use it; connects to nothing."""
+    try:
+        pool: Any = BlockingConnectionPool.from_url(plain_url)
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError) as error:
+        # Without redis-py's message, which may repeat a part of the password.
+        problem = "an unknown query parameter" if isinstance(error, TypeError) else "a port or query value"
+    else:
+        if 0 <= pool.connection_kwargs.get("port", 0) < 65536:
+            return
+        problem = "a port"
+    raise ConfigurationError(
+        f"the Redis URL {masked(url)!r} has {problem} that cannot be used; "
+        "a password with any of / ? # @ must be quoted (urllib.parse.quote)"
+    )
 
 
 async def _close(connected: _Connected) -> None:

@@ -215,8 +215,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             await asyncio.shield(asyncio.ensure_future(connection.close()))
 
     async def _connected(self, engine: AsyncEngine) -> AsyncConnection:
-        """Return an open connection. A caller who is cancelled waits for it, and closes it: stopped half-way, SQLAlchemy
-        and aiosqlite leave an open database to the garbage collector.
+        """Return an open connection. A caller who is cancelled waits for it, and closes it: stopped half-way,
+        SQLAlchemy and aiosqlite leave an open database to the garbage collector.
         """
         connecting = asyncio.ensure_future(engine.connect().start())
         try:

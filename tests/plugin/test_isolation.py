@@ -83,16 +83,17 @@ def test_what_a_killed_run_left_goes_with_the_next(
 
 async def _names(backend: StorageBackend) -> set[str]:
     """Return the names of all keys or tables on the server."""
-    if backend.name == "redis":
+    if backend.url.startswith("redis"):
         from redis.asyncio import Redis
 
         async with Redis.from_url(backend.url) as client:
             return {name.decode() async for name in client.scan_iter(count=1000)}
-    return set(await _execute(backend, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+    tables = "SHOW TABLES" if backend.name == "mysql" else "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    return set(await _execute(backend, tables))
 
 
 async def _make(backend: StorageBackend, names: set[str]) -> None:
-    if backend.name == "redis":
+    if backend.url.startswith("redis"):
         from redis.asyncio import Redis
 
         async with Redis.from_url(backend.url) as client:
@@ -102,7 +103,7 @@ async def _make(backend: StorageBackend, names: set[str]) -> None:
 
 
 async def _remove(backend: StorageBackend, names: set[str]) -> None:
-    if backend.name == "redis":
+    if backend.url.startswith("redis"):
         from redis.asyncio import Redis
 
         async with Redis.from_url(backend.url) as client:

@@ -25,11 +25,13 @@ def adapter_at(adapter: BaseStorageAdapter, host: str, port: int, password: str)
     if not has_server(adapter):
         return None
     kind: Any = type(adapter)
+    settings: dict[str, Any] = {"connect_timeout": _TIMEOUT, "operation_timeout": _TIMEOUT}
     if _kind(adapter) == "redis":
         url: Any = f"redis://somebody:{password}@{host}:{port}/0"
     else:
         url = _sql(adapter)._url.set(username="somebody", password=password, host=host, port=port, query={})
-    made: BaseStorageAdapter = kind(url, connect_timeout=_TIMEOUT, operation_timeout=_TIMEOUT)
+        settings["async_mode"] = url.get_dialect().is_async
+    made: BaseStorageAdapter = kind(url, **settings)
     return made
 
 

@@ -1,0 +1,264 @@
+"""What is special to Redis: its own time to live, what people see with ``redis-cli``, clients, options of the URL.
+
+The contract, clusters, faults and clients that were handed in have test files of their own.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from freezegun.api import FrozenDateTimeFactory
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.client import Pipeline
+
+from taskiq_flow import clock
+from taskiq_flow.exceptions import ConfigurationError
+from taskiq_flow.storage import RedisStorageAdapter, StorageEntry
+from tests import redis_servers
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with redis_servers.standalone(tmp_path_factory.mktemp("redis")) as port:
+        yield port
+
+
+@pytest.fixture
+def url(port: int) -> str:
+    return f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture
+def raw(port: int) -> Iterator[Redis]:
+    """The server itself, of this module's own, empty."""
+    with Redis(port=port) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def adapter(url: str, raw: Redis) -> Iterator[RedisStorageAdapter]:
+    adapter = RedisStorageAdapter(url)
+    yield adapter
+    adapter.close_from_outside()
+
+
+def pttl(raw: Redis, key: str = "key") -> int:
+    left = raw.pttl(f"taskiq_flow:{key}")
+    assert isinstance(left, int)
+    return left
+
+
+# --- time to live -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_server_has_the_time_to_live(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    await adapter.set("key", 1, ttl_seconds=60)
+    assert 55_000 < pttl(raw) <= 60_000
+    await adapter.set("key", 2)
+    assert pttl(raw) == -1, "for ever again"
+    expires_at = datetime.now(timezone.utc) + timedelta(seconds=30)
+    await adapter.set_entry(StorageEntry("key", 3, expires_at=expires_at))
+    assert 25_000 < pttl(raw) <= 30_000
+
+
+async def test_the_server_has_the_default_time_to_live(url: str, raw: Redis) -> None:
+    async with RedisStorageAdapter(url, ttl_seconds=7.5) as adapter:
+        await adapter.set("key", 1)
+    assert 5_000 < pttl(raw) <= 7_500
+
+
+async def test_the_server_removes_by_itself(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    await adapter.set("key", 1, ttl_seconds=0.001)
+    while raw.exists("taskiq_flow:key"):  # noqa: ASYNC110 - its clock is the real one: it can only be asked
+        await asyncio.sleep(0.001)
+    assert await adapter.cleanup() == 0
+
+
+async def test_under_the_frozen_clock_the_server_keeps_a_day_longer(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    with clock.freeze() as frozen:
+        await adapter.set("key", 1, ttl_seconds=0.05)
+        assert DAY_MS < pttl(raw) <= DAY_MS + 50
+        await asyncio.sleep(0.1)  # real time, on purpose: longer than the time to live
+        frozen.tick(0.049)
+        assert await adapter.get("key") == 1
+        frozen.tick(0.001)
+        assert await adapter.get("key") is None
+        assert await adapter.cleanup() == 1
+    assert raw.dbsize() == 0
+
+
+async def test_pytest_freezer_is_obeyed(
+    adapter: RedisStorageAdapter, raw: Redis, freezer: FrozenDateTimeFactory
+) -> None:
+    await adapter.set("key", 1, ttl_seconds=60)
+    assert pttl(raw) > DAY_MS
+    freezer.tick(59.999)
+    assert await adapter.get("key") == 1
+    freezer.tick(0.001)
+    assert await adapter.get("key") is None
+    assert await adapter.keys() == []
+    assert await adapter.cleanup() == 1
+
+
+async def test_a_clock_far_from_the_servers_does_not_matter(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    for year in (1971, 2200):
+        with clock.freeze(f"{year}-01-01T00:00:00Z"):
+            await adapter.set("key", year, ttl_seconds=60)
+            assert await adapter.get("key") == year
+            assert DAY_MS < pttl(raw) <= DAY_MS + 60_000
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+async def test_an_entry_is_json_that_people_can_read(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    with clock.freeze("2026-01-01T00:00:00Z"):
+        await adapter.set("pipeline:run42:status", {"phase": "läuft", "when": (1, 2)}, ttl_seconds=3600)
+    assert raw.keys() == [b"taskiq_flow:pipeline:run42:status"]
+    text = raw.get("taskiq_flow:pipeline:run42:status")
+    assert isinstance(text, bytes)
+    assert text.decode() == (
+        '{"expires_at": 1767229200000, "created_at": 1767225600000, "metadata": {}, '
+        '"value": {"phase": "läuft", "when": {"$type": "tuple", "value": [1, 2]}}}'
+    )
+    assert json.loads(text)["value"]["phase"] == "läuft"
+
+
+async def test_an_entry_is_one_string_of_redis(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    await adapter.set("key", "x" * 1_000_000)
+    assert raw.type("taskiq_flow:key") == b"string"
+    assert await adapter.get("key") == "x" * 1_000_000
+    assert await adapter.delete("key")
+    assert raw.dbsize() == 0, "nothing beside the entries is stored"
+
+
+# --- what others do meanwhile -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["watch", "multi"])
+async def test_cleanup_leaves_an_entry_that_is_stored_anew_meanwhile(
+    moment: str, adapter: RedisStorageAdapter, raw: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker writes between the look and the leap: before the entry is watched, and after."""
+    stored: list[object] = []
+    step = getattr(Pipeline, moment)
+
+    def interfere(pipe: Any, *arguments: Any) -> Any:
+        stored.append(raw.set("taskiq_flow:key", rewritten or b""))
+        return step(pipe, *arguments)
+
+    with clock.freeze() as frozen:
+        await adapter.set("key", "new", ttl_seconds=60)
+        rewritten = raw.get("taskiq_flow:key")
+        await adapter.set("key", "old", ttl_seconds=1)
+        frozen.tick(1)
+        monkeypatch.setattr(Pipeline, moment, interfere)
+        assert await adapter.cleanup() == 0
+        assert stored
+        assert await adapter.get("key") == "new"
+
+
+async def test_cleanup_counts_no_entry_that_another_removes_meanwhile(
+    adapter: RedisStorageAdapter, url: str, raw: Redis
+) -> None:
+    with clock.freeze() as frozen:
+        for number in range(20):
+            await adapter.set(f"key {number}", number, ttl_seconds=1)
+        frozen.tick(1)
+        async with RedisStorageAdapter(url) as another:
+            counts = await asyncio.gather(adapter.cleanup(), another.cleanup(), adapter.cleanup())
+    assert sum(counts) == 20
+    assert raw.dbsize() == 0
+
+
+async def test_foreign_entries_are_left_alone(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    foreign = ["queue", "taskiq_flow", "taskiq_flow2:key", "taskiq_flow_:key", "xtaskiq_flow:key"]
+    for name in foreign:
+        raw.set(name, '{"expires_at": 1, "created_at": 0, "metadata": {}, "value": 1}')
+    assert await adapter.keys() == []
+    assert await adapter.cleanup() == 0
+    assert raw.dbsize() == len(foreign)
+
+
+# --- clients and options ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?protocol=2", "?protocol=3", "?max_connections=1", "?decode_responses=True", "?socket_timeout=5"]
+)
+async def test_options_of_the_url(query: str, url: str, raw: Redis) -> None:
+    assert raw.dbsize() == 0
+    async with RedisStorageAdapter(url + query) as adapter:
+        with clock.freeze() as frozen:
+            await asyncio.gather(*[adapter.set(f"schlüssel {number}", "wert", ttl_seconds=9) for number in range(20)])
+            assert await asyncio.gather(*[adapter.get(f"schlüssel {number}") for number in range(20)]) == ["wert"] * 20
+            assert len(await adapter.keys("schl*")) == 20
+            frozen.tick(9)
+            assert await adapter.cleanup() == 20
+
+
+@pytest.mark.parametrize("place", ["?db=3", "3"])
+async def test_the_database_of_the_url(place: str, url: str, port: int, raw: Redis) -> None:
+    async with RedisStorageAdapter(url.removesuffix("0") + place) as adapter:
+        await adapter.set("key", 1)
+    assert raw.dbsize() == 0
+    with Redis(port=port, db=3) as client:
+        assert client.keys() == [b"taskiq_flow:key"]
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_connections_are_limited(connections: int, url: str, raw: Redis) -> None:
+    before = len(raw.client_list())
+    async with RedisStorageAdapter(url, max_connections=connections) as adapter:
+        await asyncio.gather(*[adapter.set(f"key {number}", number) for number in range(30)])
+        assert len(raw.client_list()) - before == connections
+
+
+async def test_a_client_that_was_handed_in_is_not_closed(url: str, raw: Redis) -> None:
+    assert raw.dbsize() == 0
+    async with AsyncRedis.from_url(url) as client:
+        async with RedisStorageAdapter(client=client, address="the application's") as adapter:
+            await adapter.set("key", 1)
+            opened = client.connection_pool
+        assert client.connection_pool is opened
+        assert await adapter.get("key") == 1
+        adapter.close_from_outside()
+        assert await adapter.get("key") == 1
+        assert repr(adapter) == "RedisStorageAdapter(the application's, namespace='taskiq_flow')"
+
+
+async def test_a_client_that_decodes_lists_keys_beside_foreign_entries(url: str, raw: Redis) -> None:
+    raw.set("taskiq_flow:foreign", b"\xff\xfe")
+    async with AsyncRedis.from_url(url, decode_responses=True) as client:
+        adapter = RedisStorageAdapter(client=client)
+        await adapter.set("key", 1)
+        assert await adapter.keys() == ["foreign", "key"]
+
+
+@pytest.mark.parametrize("url", ["http://h", "localhost", "", "redis:/h", "redis+sentinel://h", "postgresql://h"])
+def test_a_url_of_something_else_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"known schemes: redis://, rediss://, unix://"):
+        RedisStorageAdapter(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:port", "redis://:s3#cret@h", "redis://h:99999", "redis://h?nonsense=1", "redis://h?db=one"]
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        RedisStorageAdapter(url)
+    assert "s3" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["connect_timeout", "operation_timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "1", None])
+def test_nothing_waits_for_ever(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be a number of seconds above 0"):
+        RedisStorageAdapter("redis://h", **{name: value})

@@ -1,0 +1,233 @@
+"""The codec: what comes back is what went in, to the type; what would not is refused; nothing is ever run."""
+
+import json
+from collections import OrderedDict, namedtuple
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import IntEnum
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskiq_flow.exceptions import SerializationError
+from taskiq_flow.serialization import MAX_DEPTH, dumps, loads
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Return whether two values are equal and of the same types, all the way down; NaN is like NaN."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return len(one) == len(other) and alike(list(one.items()), list(other.items()))
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, (set, frozenset)):
+        return len(one) == len(other) and sorted(map(repr, one)) == sorted(map(repr, other))
+    return repr(one) == repr(other)
+
+
+# --- round trip -------------------------------------------------------------------------------------------------------
+
+HASHABLE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.datetimes(),
+    st.datetimes(timezones=st.just(timezone.utc)),
+    st.dates(),
+    st.times(),
+    st.timedeltas(),
+    st.decimals(),
+    st.uuids(),
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    HASHABLE,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text() | st.just("$type"), inner, max_size=3),
+        st.dictionaries(st.integers() | st.text() | st.booleans(), inner, max_size=3),
+        st.sets(st.integers() | st.text(), max_size=3),
+        st.frozensets(st.dates() | st.uuids(), max_size=3),
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(value=VALUES)
+def test_what_comes_back_is_what_went_in(value: Any) -> None:
+    text = dumps(value)
+    assert alike(loads(text), value)
+    assert alike(loads(text.encode()), value)
+    json.loads(text)
+    assert dumps(loads(text)) == text, "equal values are equal text"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"t": (1, 2), "when": datetime(2026, 1, 2, tzinfo=timezone.utc), "n": Decimal("1.10"), 3: "x"},
+        {"$type": "tuple", "value": [1, 2]},
+        {"$type": {"$type": "set", "value": []}},
+        {1: "a", "1": "b", None: "c", (1, (2,)): "d", frozenset({1}): "e"},
+        [10**617, 10**618, -(10**4000), 2**2048, -(2**2048)],
+        [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 0.1],
+        ["\0", "\ud800", "é", "e\u0301", "😀", "\u2028", '"\\'],
+        [Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity"), Decimal("-0.00"), Decimal("1E+400")],
+        [datetime.min, datetime.max],  # noqa: DTZ901 - naive, on purpose
+        [date.min, date.max, time.max, timedelta.min, timedelta.max],
+        datetime(2026, 10, 25, 2, 30, fold=1),
+        time(2, 30, 0, 5, timezone(timedelta(hours=5, minutes=30, seconds=7)), fold=1),
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(seconds=-1))),
+        UUID(int=0),
+        set(),
+        (),
+        b"",
+    ],
+)
+def test_corners(value: Any) -> None:
+    assert alike(loads(dumps(value)), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"phase": "läuft", "n": [1, 1.5, True, None]}, '{"phase": "läuft", "n": [1, 1.5, true, null]}'),
+        ((1, "a"), '{"$type": "tuple", "value": [1, "a"]}'),
+        (Decimal("1.10"), '{"$type": "decimal", "value": "1.10"}'),
+        ({3: "x"}, '{"$type": "dict", "value": [[3, "x"]]}'),
+        ({3, 1, 2}, '{"$type": "set", "value": [1, 2, 3]}'),
+    ],
+)
+def test_text_that_is_stored(value: Any, text: str) -> None:
+    """What is stored today must be readable by every later version."""
+    assert dumps(value) == text
+    assert loads(text) == value
+
+
+def test_zones_come_back_as_the_offset_that_they_had() -> None:
+    summer = datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    back = loads(dumps(summer))
+    assert back == summer
+    assert back.tzinfo == timezone(timedelta(hours=2))
+
+
+def test_depth() -> None:
+    for wrap in ((lambda inner: [inner]), (lambda inner: {1: inner}), (lambda inner: {"a": (inner,)})):
+        value: Any = 1
+        while True:
+            deeper = wrap(value)
+            try:
+                assert alike(loads(dumps(deeper)), deeper)
+            except SerializationError as error:
+                assert f"more than {MAX_DEPTH} levels deep" in str(error)  # noqa: PT017 - it must be the writer's
+                break
+            value = deeper
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+class Color(IntEnum):
+    RED = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Moment(datetime):
+    pass
+
+
+Point = namedtuple("Point", "x y")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (object(), "at value: an object of type object"),
+        ({"a": [1, {"b": {1j}}]}, "at value['a'][1]['b'][0]: an object of type complex"),
+        ({(1, object()): 1}, "[1]: an object of type object"),
+        (Color.RED, "Color cannot be stored without loss: convert it to int first"),
+        (Text("a"), "Text cannot be stored without loss: convert it to str first"),
+        ({Text("a"): 1}, "convert it to str first"),
+        (Moment(2026, 1, 1), "convert it to datetime first"),
+        (OrderedDict(a=1), "convert it to dict first"),
+        (Point(1, 2), "convert it to tuple first"),
+        (bytearray(b"a"), "bytearray"),
+        (len, "builtin_function"),
+        (int, "type"),
+        (time(1, tzinfo=ZoneInfo("Europe/Berlin")), "depends on the day"),
+        (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), "ambiguous in its time zone"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(value: Any, told: str) -> None:
+    with pytest.raises(SerializationError) as raised:
+        dumps(value, "the value for key 'k', at value")
+    assert str(raised.value).startswith("the value for key 'k', at value")
+    assert told in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(SerializationError, match="contains itself"):
+        dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "words",
+        "{",
+        "1 2",
+        "[1, 2",
+        "9" * 10_000,
+        "[" * 100_000,
+        '{"$type": "module", "value": "os"}',
+        '{"$type": "tuple"}',
+        '{"$type": "tuple", "value": 1}',
+        '{"$type": "tuple", "value": [], "call": "os.system"}',
+        '{"$type": ["tuple"], "value": []}',
+        '{"$type": "set", "value": [[1]]}',
+        '{"$type": "dict", "value": [1]}',
+        '{"$type": "dict", "value": [[1]]}',
+        '{"$type": "dict", "value": [[[1], 2]]}',
+        '{"$type": "decimal", "value": 1}',
+        '{"$type": "decimal", "value": "one"}',
+        '{"$type": "uuid", "value": "1"}',
+        '{"$type": "bytes", "value": "é"}',
+        '{"$type": "bytes", "value": "YQ"}',
+        '{"$type": "int", "value": 1}',
+        '{"$type": "timedelta", "value": [1, 2]}',
+        '{"$type": "timedelta", "value": [1e308, 0, 0]}',
+        '{"$type": "datetime", "value": "2026-02-30T00:00:00"}',
+        '{"$type": "datetime", "value": "2026-01-01T00:00:00", "fold": 2}',
+        '{"$type": "date", "value": null}',
+        b"\xff\xfe",
+        b"\x80\x04K\x01.",
+    ],
+)
+def test_other_text_is_refused(text: str | bytes) -> None:
+    with pytest.raises(SerializationError) as raised:
+        loads(text)
+    assert len(str(raised.value)) < 300
+    assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("content", ['["ab"]', '{"ab": 1}', '""'])
+def test_pairs_of_a_dict_are_lists(content: str) -> None:
+    with pytest.raises(SerializationError):
+        loads(f'{{"$type": "dict", "value": {content}}}')
