@@ -119,6 +119,26 @@ async def test_what_nobody_refers_to_any_more_is_closed() -> None:
     assert resource.is_closed_at_home
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int) -> None:
+    """The end of ``asyncio.run`` cancels every task: the one that closes what was dropped as well."""
+    closed: list[Resource] = []
+
+    async def close(resource: Resource) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        closed.append(resource)
+
+    async def scenario() -> None:
+        await PerLoop(Resource, close).get()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert len(closed) == 1
+
+
 async def test_closing_reaches_the_loops_of_other_threads(per_loop: PerLoop[Resource]) -> None:
     with loop_in_a_thread() as loop:
         here, there = await per_loop.get(), get_on(loop, per_loop)
@@ -201,6 +221,7 @@ async def close(adapter):
 async def drop():
     await use(create())
     gc.collect()
+    await asyncio.sleep(0)
     while len(asyncio.all_tasks()) > 1:
         await asyncio.sleep(0.001)  # closing takes real input and output
 

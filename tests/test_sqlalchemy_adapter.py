@@ -53,10 +53,7 @@ def rows(folder: Path, query: str) -> list[Any]:
         ("postgres://u:p@h/d", True, "postgresql+asyncpg://u:***@h/d"),
         ("postgresql://u:p@h/d", True, "postgresql+asyncpg://u:***@h/d"),
         ("postgresql://u:p@h/d", False, "postgresql+psycopg://u:***@h/d"),
-        pytest.param(
-            *("postgresql+psycopg://u:p@h/d", True, "postgresql+psycopg://u:***@h/d"),
-            marks=pytest.mark.xfail(reason="psycopg is taken for a synchronous driver only", strict=True),
-        ),
+        ("postgresql+psycopg://u:p@h/d", True, "postgresql+psycopg://u:***@h/d"),
         ("postgresql+psycopg://u:p@h/d", False, "postgresql+psycopg://u:***@h/d"),
         ("mysql://u:p@h/d", True, "mysql+asyncmy://u:***@h/d"),
         ("mariadb://u:p@h/d", False, "mariadb+pymysql://u:***@h/d"),
@@ -92,7 +89,6 @@ def test_a_driver_that_is_missing_is_named() -> None:
         SQLAlchemyStorageAdapter("postgresql+psycopg2://h/d", async_mode=False)
 
 
-@pytest.mark.xfail(reason="SQLAlchemy reads 'p@ss@host' as the password 'p'", strict=True)
 def test_a_password_that_was_not_quoted_is_hidden() -> None:
     assert "s3cret" not in repr(SQLAlchemyStorageAdapter("postgresql+asyncpg://u:p@s3cret@host/d"))
 

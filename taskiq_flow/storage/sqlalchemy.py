@@ -46,6 +46,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
 from taskiq_flow.storage.loops import PerLoop
 from taskiq_flow.storage.threads import cancelled_once, in_thread
+from taskiq_flow.storage.urls import masked
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
 
@@ -178,7 +179,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         return conditions if key is None else [*conditions, self._table.c.key == key]
 
     def _address(self) -> str:
-        return self._url.set(query={}).render_as_string(hide_password=True)
+        # Not with SQLAlchemy's own mask: of a password with an unquoted "@" it takes a part for the host.
+        return masked(self._url.set(query={}).render_as_string(hide_password=False))
 
     def _translated(self, error: Exception, doing: str) -> StorageError | None:
         if isinstance(error, exc.DBAPIError):
@@ -452,6 +454,8 @@ def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]
     url = url.set(drivername=f"{database}+{driver}" if driver else database)
     try:
         dialect = url.get_dialect()
+        if async_mode:  # some drivers, such as psycopg, are both
+            dialect = dialect.get_async_dialect_cls(url)
         dialect.import_dbapi()
     except exc.NoSuchModuleError:
         known = ", ".join(_ASYNC_DRIVERS)
