@@ -1,6 +1,7 @@
 # make demo    a small application's pipeline tests on every storage, real Redis and PostgreSQL included
 # make test    this project's own tests
 # make check   lint, format and types
+# make fuzz    the differential test, 20,000 random steps on each storage (STEPS=…)
 #
 # Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
 # Variables: PYTHON (python3), ARGS (more arguments for pytest),
@@ -8,12 +9,13 @@
 
 PYTHON ?= python3
 ARGS ?=
+STEPS ?= 20000
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := taskiq_flow tests examples conftest.py
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test fuzz check format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -23,6 +25,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --storage-require=all $(ARGS)
+
+fuzz: $(READY)
+	TASKIQ_FLOW_FUZZ_STEPS=$(STEPS) $(BIN)/python -m pytest tests/fuzz -n 2 --storage-require=all $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -119,6 +119,7 @@ async def test_what_nobody_refers_to_any_more_is_closed() -> None:
     assert resource.is_closed_at_home
 
 
+@pytest.mark.xfail(reason="it is cancelled half-way, and not closed", strict=True)
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int) -> None:
     """The end of ``asyncio.run`` cancels every task: the one that closes what was dropped as well."""

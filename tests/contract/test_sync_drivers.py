@@ -22,7 +22,10 @@ class TestDatabaseInThreads(StorageAdapterContract):
         url = url.set(drivername=DRIVERS[url.drivername])
 
         def make(namespace: str = "", **settings: Any) -> SQLAlchemyStorageAdapter:
-            place = {"table": storage_config.storage_table, "namespace": storage_config.storage_namespace + namespace}
+            place: dict[str, Any] = {
+                "table": storage_config.storage_table,
+                "namespace": storage_config.storage_namespace + namespace,
+            }
             made.append(SQLAlchemyStorageAdapter(url, async_mode=False, **place, **settings))
             return made[-1]
 

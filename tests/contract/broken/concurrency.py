@@ -153,9 +153,9 @@ class CancelledComesLater(Memory):
 
     async def _write(self, key: str, record: Record, now: int) -> None:
         try:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         except asyncio.CancelledError:
-            asyncio.get_running_loop().call_later(0.001, self._records.__setitem__, key, record)
+            asyncio.get_running_loop().call_later(0.003, self._records.__setitem__, key, record)
             raise
         await super()._write(key, record, now)
 
