@@ -49,7 +49,7 @@ def test_frozen_time_moves_only_when_told() -> None:
         frozen.tick(0.001)
         frozen.tick(timedelta(minutes=1))
         assert clock.now() == NEW_YEAR + timedelta(seconds=61, milliseconds=1)
-        frozen.move_to("2030-01-01T00:00:00.5Z")
+        frozen.move_to("2030-01-01T00:00:00.500Z")
         assert clock.now() == NEW_YEAR + timedelta(milliseconds=500)
         frozen.move_to(NEW_YEAR - timedelta(days=1))
         assert clock.now() < NEW_YEAR

@@ -8,6 +8,8 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -29,7 +31,7 @@ class PerLoop(Generic[T]):
     ``close`` must not refer to whoever holds this object, or dropping that one would leave both to the cycle collector.
 
     :param make: makes the resource; does no I/O.
-    :param close: closes it; runs on the loop that it was made for.
+    :param close: closes it; runs on the loop that it was made for, and again if it is cancelled.
     """
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
@@ -56,7 +58,10 @@ class PerLoop(Generic[T]):
             if loop is here:
                 await self._end(loop)
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(loop), loop))
+                ending = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(loop), loop))
+                await asyncio.wait([ending])
+                if not ending.cancelled():  # else that loop came to its end meanwhile, and has closed its own
+                    ending.result()
         self._forget_closed_loops()
 
     def close_from_outside(self, timeout: float = 10.0) -> None:
@@ -68,7 +73,8 @@ class PerLoop(Generic[T]):
             if loop.is_closed():
                 continue
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(self._end(loop), loop).result(timeout)
+                with suppress(CancelledError):  # that loop came to its end meanwhile, and has closed its own
+                    asyncio.run_coroutine_threadsafe(self._end(loop), loop).result(timeout)
             else:
                 loop.run_until_complete(self._end(loop))
         self._forget_closed_loops()
@@ -99,4 +105,8 @@ async def _keep(
     finally:
         if (per_loop := owner()) is not None:
             per_loop._held.pop(loop, None)
-        await close(resource)
+        try:
+            await close(resource)
+        except asyncio.CancelledError:
+            await close(resource)  # the end of a loop cancels every task once, and then waits for it
+            raise
