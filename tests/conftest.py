@@ -1,7 +1,13 @@
 """Running pytest inside pytest, the way a user runs it."""
 
+# pytester makes Python forget what was imported during a test, and drivers do not survive being imported a second time.
+import asyncmy  # noqa: F401
+import asyncpg  # noqa: F401
+import docker  # noqa: F401
 import pytest
 
+import taskiq_flow.storage.redis
+import taskiq_flow.storage.sqlalchemy  # noqa: F401
 from taskiq_flow.pytest_plugin.servers import KINDS
 from tests.inner import InnerRun
 

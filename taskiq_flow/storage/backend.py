@@ -64,6 +64,7 @@ class BackendAdapter(BaseStorageAdapter):
 
     async def get(self, key: str) -> Any | None:
         """Return a copy of the value under ``key``; see :meth:`BaseStorageAdapter.get`."""
+        key = rules.checked_key(key)
         record = await self._fetch(key)
         return None if record is None else self._decode(key, record.value)
 
@@ -107,6 +108,7 @@ class BackendAdapter(BaseStorageAdapter):
 
     async def get_entry(self, key: str) -> StorageEntry | None:
         """Return the whole entry under ``key``; None if there is none, or it has expired."""
+        key = rules.checked_key(key)
         record = await self._fetch(key)
         if record is None:
             return None
@@ -184,7 +186,6 @@ class BackendAdapter(BaseStorageAdapter):
     # --- shared machinery -----------------------------------------------------------------------------------------
 
     async def _fetch(self, key: str) -> Record | None:
-        key = rules.checked_key(key)
         async with self._operation("get", key):
             return await self._read(key, clock.now_ms())
 
