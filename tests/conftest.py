@@ -1,15 +1,26 @@
 """Running pytest inside pytest, the way a user runs it."""
 
+import signal
+
 # pytester makes Python forget what was imported during a test, and drivers do not survive being imported a second time.
+import aiosqlite  # noqa: F401
 import asyncmy  # noqa: F401
 import asyncpg  # noqa: F401
 import docker  # noqa: F401
+import fakeredis  # noqa: F401
+import freezegun  # noqa: F401
+import psycopg  # noqa: F401
+import pymysql  # noqa: F401
 import pytest
+import taskiq_redis  # noqa: F401
 
 import taskiq_flow.storage.redis
 import taskiq_flow.storage.sqlalchemy  # noqa: F401
 from taskiq_flow.pytest_plugin.servers import KINDS
 from tests.inner import InnerRun
+
+# Where the whole run was started with Ctrl-C ignored, as in the background, its inner runs must not inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTINGS = """
 [pytest]

@@ -334,7 +334,7 @@ def _table(name: str) -> Table:
         Column("key", _Exact(rules.MAX_KEY_BYTES), primary_key=True),
         Column("value", long_text, nullable=False),
         Column("created_at", BigInteger, nullable=False),
-        Column("expires_at", BigInteger, nullable=True, index=True),
+        Column("expires_at", BigInteger, nullable=True),
         Column("metadata", long_text, nullable=False),
     )
 
