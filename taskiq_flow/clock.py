@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from types import BuiltinFunctionType
+from typing import Protocol
 
-__all__ = ["FrozenClock", "freeze", "from_ms", "is_frozen", "now", "now_ms", "to_ms"]
+__all__ = ["FrozenClock", "Timetable", "freeze", "from_ms", "is_frozen", "now", "now_ms", "to_ms"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -67,6 +68,19 @@ def from_ms(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
+class Timetable(Protocol):
+    """What a clock drives that is advanced: it knows what is due when, and lets it happen."""
+
+    async def settle(self) -> None:
+        """Let what has begun come to its end."""
+
+    async def next_due(self, until: datetime) -> datetime | None:
+        """Return the next instant, up to ``until``, at which something is due."""
+
+    async def fire(self) -> None:
+        """Let happen what `next_due` found and is due by now, and come to its end; it is not due any more then."""
+
+
 class FrozenClock:
     """A clock that stands still until it is moved. Made by :func:`freeze`; in tests by the fixture ``frozen_clock``."""
 
@@ -74,6 +88,7 @@ class FrozenClock:
         self._microseconds = (_checked(at) - _EPOCH) // _MICROSECOND
         self._lock = threading.Lock()
         self._followers: list[Callable[[datetime], None]] = []
+        self._timetables: list[Timetable] = []
 
     def now(self) -> datetime:
         """Return the frozen time as an aware UTC datetime."""
@@ -84,9 +99,7 @@ class FrozenClock:
 
         :raises ValueError: the step is negative; to go back, use :meth:`move_to`.
         """
-        step = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
-        if step < timedelta(0):
-            raise ValueError(f"tick({seconds!r}): time ticks forward; use move_to() to go back")
+        step = _checked_step(seconds)
         return self._set(lambda current: current + step // _MICROSECOND)
 
     def move_to(self, moment: datetime | str) -> datetime:
@@ -96,6 +109,35 @@ class FrozenClock:
         """
         target = (_checked(moment) - _EPOCH) // _MICROSECOND
         return self._set(lambda _current: target)
+
+    async def advance(self, seconds: float | timedelta) -> datetime:
+        """Move forward *through* ``seconds`` (or a timedelta), and return the new time.
+
+        What falls due on the way happens at its instant, in order, and comes to its end before the clock moves on:
+        schedules, delayed retries, and all that they start. These are the schedules and messages of the pytest plugin's
+        fixture ``flow_broker``; where nothing is driven by this clock, this is :meth:`tick`.
+
+        :raises ValueError: the step is negative.
+        """
+        target = self.now() + _checked_step(seconds)
+        for timetable in self._timetables:
+            await timetable.settle()
+        while (due := await self._next_due(target)) is not None:
+            self.move_to(max(due, self.now()))
+            for timetable in self._timetables:
+                await timetable.fire()
+        self.move_to(target)
+        for timetable in self._timetables:
+            await timetable.settle()
+        return target
+
+    async def _next_due(self, until: datetime) -> datetime | None:
+        instants = [await timetable.next_due(until) for timetable in self._timetables]
+        return min((instant for instant in instants if instant is not None), default=None)
+
+    def drive(self, timetable: "Timetable") -> None:
+        """Let what is due according to ``timetable`` happen whenever this clock is advanced."""
+        self._timetables.append(timetable)
 
     def follow(self, follower: Callable[[datetime], None]) -> None:
         """Call ``follower`` with the new time after every move: this is how another fake clock stays in step."""
@@ -128,6 +170,14 @@ def freeze(at: datetime | str | None = None) -> Iterator[FrozenClock]:
         yield clock
     finally:
         _frozen = before
+
+
+def _checked_step(seconds: float | timedelta) -> timedelta:
+    """Return a step forward."""
+    step = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+    if step < timedelta(0):
+        raise ValueError(f"the step {seconds!r} is negative: time only moves forward; use move_to() to go back")
+    return step
 
 
 def _is_travelling() -> bool:

@@ -4,8 +4,9 @@
 
     taskiq.exceptions.TaskiqError
     └── TaskiqFlowError
-        ├── StandInError                  (in results.py)     stands for a task's exception that cannot be rebuilt
-        ├── UnstorableResultError         (in results.py)     what a task returned could not be stored
+        ├── StandInError                  (in stored_error.py) stands for a task's exception that cannot be rebuilt
+        ├── UnstorableResultError         (in results.py)      what a task returned could not be stored
+        ├── ResultIsMissingError          (in result_backend.py; also taskiq's ResultGetError)  there is no result
         ├── ConfigurationError            (also ValueError)   a setting that cannot be used
         │   └── MissingDependencyError    (also ImportError)  an optional package is not installed
         └── StorageError

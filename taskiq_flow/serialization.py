@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from taskiq_flow.exceptions import SerializationError
@@ -34,6 +34,8 @@ _PLAIN_INT_BITS = 2048
 _FUSES = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 # Bound now: while freezegun freezes a test, the names `datetime` and `date` of this module are its fakes.
 _datetime_from_iso, _date_from_iso = datetime.fromisoformat, date.fromisoformat
+_TINY_OFFSET = re.compile(r"([+-])00:00:00\.(\d{6})$")
+_Moment = TypeVar("_Moment", datetime, time)
 
 
 def dumps(value: Any, what: str = "value") -> str:
@@ -144,7 +146,7 @@ def _write_datetime(value: datetime) -> dict[str, Any]:
 
 
 def _read_datetime(tag: dict[str, Any]) -> datetime:
-    return _datetime_from_iso(tag["value"]).replace(fold=tag.get("fold", 0))
+    return _exactly(_datetime_from_iso(tag["value"]), tag)
 
 
 def _write_time(value: time) -> dict[str, Any]:
@@ -157,7 +159,14 @@ def _write_time(value: time) -> dict[str, Any]:
 
 
 def _read_time(tag: dict[str, Any]) -> time:
-    return time.fromisoformat(tag["value"]).replace(fold=tag.get("fold", 0))
+    return _exactly(time.fromisoformat(tag["value"]), tag)
+
+
+def _exactly(moment: _Moment, tag: dict[str, Any]) -> _Moment:
+    """Return ``moment``, which Python has read from the tag's text, with what it does not read there."""
+    if offset := _TINY_OFFSET.search(tag["value"]):  # below a second Python takes it for none
+        moment = moment.replace(tzinfo=timezone(timedelta(microseconds=int("".join(offset.groups())))))
+    return moment.replace(fold=tag.get("fold", 0))
 
 
 def _read_timedelta(tag: dict[str, Any]) -> timedelta:

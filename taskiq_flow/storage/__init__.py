@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from taskiq_flow._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from taskiq_flow.storage.base import ABSENT as ABSENT
     from taskiq_flow.storage.base import BaseStorageAdapter as BaseStorageAdapter
     from taskiq_flow.storage.entry import StorageEntry as StorageEntry
     from taskiq_flow.storage.factory import StorageAdapterFactory as StorageAdapterFactory
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from taskiq_flow.storage.sqlalchemy import SQLiteStorageAdapter as SQLiteStorageAdapter
 
 __all__ = [
+    "ABSENT",
     "BaseStorageAdapter",
     "InMemoryStorageAdapter",
     "InMemoryStore",
@@ -31,6 +33,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ABSENT": "taskiq_flow.storage.base",
         "BaseStorageAdapter": "taskiq_flow.storage.base",
         "InMemoryStorageAdapter": "taskiq_flow.storage.memory",
         "InMemoryStore": "taskiq_flow.storage.memory",

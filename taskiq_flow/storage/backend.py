@@ -8,7 +8,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import anyio
 
@@ -21,7 +21,7 @@ from taskiq_flow.exceptions import (
     TaskiqFlowError,
 )
 from taskiq_flow.storage import rules
-from taskiq_flow.storage.base import BaseStorageAdapter
+from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 
 __all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
@@ -71,12 +71,9 @@ class BackendAdapter(BaseStorageAdapter):
     async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
         """Store a copy of ``value``; see :meth:`BaseStorageAdapter.set`."""
         key = rules.checked_key(key)
-        ttl = self._default_ttl_ms if ttl_seconds is None else rules.ttl_ms(ttl_seconds)
-        text = serialization.dumps(value, f"the value for key {key!r}, at value")
-        now = clock.now_ms()
-        record = Record(text, created_at=now, expires_at=None if ttl is None else now + ttl, metadata="{}")
+        record = self._new_record(key, value, ttl_seconds)
         async with self._operation("set", key):
-            await self._write(key, record, now)
+            await self._write(key, record, record.created_at)
 
     async def delete(self, key: str) -> bool:
         """Remove the entry under ``key``; see :meth:`BaseStorageAdapter.delete`."""
@@ -142,6 +139,27 @@ class BackendAdapter(BaseStorageAdapter):
             else:
                 await self._discard(key)
 
+    async def compare_and_set(
+        self,
+        key: str,
+        expected: Any | Literal[Absent.ABSENT],
+        value: Any | Literal[Absent.ABSENT],
+        ttl_seconds: float | None = None,
+    ) -> bool:
+        """Store ``value`` if the one under ``key`` still is ``expected``; see `BaseStorageAdapter.compare_and_set`."""
+        key = rules.checked_key(key)
+        wanted = None if expected is ABSENT else serialization.dumps(expected, f"the value expected at key {key!r}")
+        record = self._new_record(key, None if value is ABSENT else value, ttl_seconds)
+        now = record.created_at
+        async with self._operation("compare_and_set", key):
+            seen = await self._read(key, now)
+            found = None if seen is None else serialization.dumps(self._decode(key, seen.value))
+            if found != wanted:
+                return False
+            if seen is None and value is ABSENT:
+                return True  # nothing is there, and nothing is to be: what has expired is left to `cleanup`
+            return await self._exchange(key, seen, None if value is ABSENT else record, now)
+
     def close_from_outside(self) -> None:
         """Close what this adapter opened, from a thread that runs no event loop: for test kits, between tests."""
 
@@ -164,6 +182,12 @@ class BackendAdapter(BaseStorageAdapter):
         """Remove the record under ``key``, live or not."""
 
     @abstractmethod
+    async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
+        """Replace what is under ``key``, or remove it (``record`` is None), in one atomic step, if that is still
+        exactly what was ``seen``: a record, or nothing live (None). Return whether it was.
+        """
+
+    @abstractmethod
     async def _is_live(self, key: str, now: int) -> bool:
         """Return whether a live record is under ``key``."""
 
@@ -184,6 +208,12 @@ class BackendAdapter(BaseStorageAdapter):
         return None
 
     # --- shared machinery -----------------------------------------------------------------------------------------
+
+    def _new_record(self, key: str, value: Any, ttl_seconds: float | None) -> Record:
+        ttl = self._default_ttl_ms if ttl_seconds is None else rules.ttl_ms(ttl_seconds)
+        text = serialization.dumps(value, f"the value for key {key!r}, at value")
+        now = clock.now_ms()
+        return Record(text, created_at=now, expires_at=None if ttl is None else now + ttl, metadata="{}")
 
     async def _fetch(self, key: str) -> Record | None:
         async with self._operation("get", key):

@@ -5,15 +5,26 @@ here that is built on those six, or says clearly that it cannot.
 """
 
 from abc import ABC, abstractmethod
+from enum import Enum
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, Literal
 
 from typing_extensions import Self
 
 from taskiq_flow.exceptions import UnsupportedOperationError
 from taskiq_flow.storage.entry import StorageEntry
 
-__all__ = ["BaseStorageAdapter"]
+__all__ = ["ABSENT", "Absent", "BaseStorageAdapter"]
+
+
+class Absent(Enum):
+    """The type of :data:`ABSENT`."""
+
+    ABSENT = "no entry"
+
+
+ABSENT: Final = Absent.ABSENT
+"""Stands for "no live entry", where None would be a value."""
 
 
 class BaseStorageAdapter(ABC):
@@ -88,6 +99,25 @@ class BaseStorageAdapter(ABC):
         """
         raise UnsupportedOperationError(
             f"{type(self).__name__} keeps values only: it has no set_entry(), which needs creation time and metadata"
+        )
+
+    async def compare_and_set(
+        self,
+        key: str,
+        expected: Any | Literal[Absent.ABSENT],
+        value: Any | Literal[Absent.ABSENT],
+        ttl_seconds: float | None = None,
+    ) -> bool:
+        """Store ``value`` if the one under ``key`` still is ``expected``, in one atomic step; return whether it was.
+
+        :param expected: the value that must be there, :data:`ABSENT` for none. It is compared as it would be stored:
+            1 is not 1.0, and the order of a dict's keys counts.
+        :param value: the value to store; :data:`ABSENT` removes the entry.
+        :param ttl_seconds: as for :meth:`set`.
+        :raises UnsupportedOperationError: this adapter has nothing that is atomic over a read and a write.
+        """
+        raise UnsupportedOperationError(
+            f"{type(self).__name__} has no compare_and_set(): it has nothing that is atomic over a read and a write"
         )
 
     async def aclose(self) -> None:  # noqa: B027 - a default, not an obligation: many adapters open nothing

@@ -15,16 +15,18 @@ from taskiq_flow.storage.memory import InMemoryStorageAdapter, InMemoryStore
 from taskiq_flow.storage.urls import masked
 
 if TYPE_CHECKING:
+    from taskiq_flow.cache import BaseCacheAdapter
+    from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
     from taskiq_flow.storage.redis import RedisStorageAdapter
 
-__all__ = ["AdapterBuilder", "StorageAdapterFactory"]
+__all__ = ["DEFAULT_SQLITE_URL", "AdapterBuilder", "StorageAdapterFactory"]
 
 AdapterBuilder = Callable[[str, TaskiqFlowConfig], BaseStorageAdapter]
 """Makes an adapter from a URL and the settings, whose ``storage_ttl_seconds`` is the default time to live to use."""
 
 _TYPES = ("auto", "memory", "redis", "sqlite", "sqlalchemy")
 _DEFAULT_REDIS_URL = "redis://localhost:6379"
-_DEFAULT_SQLITE_URL = "sqlite+aiosqlite:///taskiq-flow.db"
+DEFAULT_SQLITE_URL = "sqlite+aiosqlite:///taskiq-flow.db"
 
 
 class StorageAdapterFactory:
@@ -82,10 +84,65 @@ class StorageAdapterFactory:
                 raise ConfigurationError(f"{masked(url)!r} was given as the URL of a Redis server, and is none")
             return cls._by_scheme(url, config)
         if kind in {"sqlite", "sqlalchemy"}:
-            return cls._by_scheme(_DEFAULT_SQLITE_URL, config)
+            return cls._by_scheme(DEFAULT_SQLITE_URL, config)
         if kind != "memory" and (adapter := _on_server_of(broker, config)) is not None:
             return adapter
         return cls._by_scheme(_DEFAULT_REDIS_URL if kind == "redis" else "memory://", config)
+
+    @classmethod
+    def create_cache_adapter(
+        cls,
+        config: TaskiqFlowConfig | None = None,
+        redis_url: str | None = None,
+        default_ttl: float | None = 3600,
+        lock_timeout: float = 10,
+        *,
+        broker: Any = None,
+    ) -> "BaseCacheAdapter":
+        """Return a cache on the storage that :meth:`create_storage_adapter` would choose; nothing is connected yet.
+
+        :param config: settings; by default read from the environment.
+        :param redis_url: the Redis server to use.
+        :param default_ttl: seconds that values live where nothing else is said; None for the storage's own default.
+        :param lock_timeout: seconds after which a creator that is not heard of is taken for dead.
+        :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
+        :raises ConfigurationError: as for :meth:`create_storage_adapter`, or ``lock_timeout`` cannot be used.
+        :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
+        :raises InvalidTTLError: ``default_ttl`` is no legal time to live.
+        """
+        from taskiq_flow import cache
+
+        storage: Any = cls.create_storage_adapter(config, broker, redis_url)
+        match getattr(storage, "backend", ""):  # by name: to ask for its class is to import redis
+            case "memory":
+                return cache.InMemoryCacheAdapter(default_ttl, lock_timeout, storage=storage)
+            case "Redis":
+                return cache.RedisCacheAdapter(default_ttl=default_ttl, lock_timeout=lock_timeout, storage=storage)
+            case _:
+                return cache.StorageCacheAdapter(storage, default_ttl, lock_timeout, owns_storage=True)
+
+    @classmethod
+    def create_default_middlewares(
+        cls, config: TaskiqFlowConfig | None = None, broker: Any = None
+    ) -> "dict[str, StorageMiddleware | CacheMiddleware]":
+        """Return a ``StorageMiddleware`` and a ``CacheMiddleware`` on one storage, which is closed at shutdown.
+
+        The storage is the one that :meth:`create_storage_adapter` would choose; the cache's locks last five minutes.
+
+        :param config: settings; by default read from the environment.
+        :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
+        :return: the middlewares, under ``"storage"`` and ``"cache"``.
+        :raises ConfigurationError: as for :meth:`create_storage_adapter`.
+        :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
+        """
+        from taskiq_flow.cache import StorageCacheAdapter
+        from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
+
+        storage = cls.create_storage_adapter(config, broker)
+        return {
+            "storage": StorageMiddleware(storage, owns_storage=True),
+            "cache": CacheMiddleware(StorageCacheAdapter(storage, lock_timeout=300)),
+        }
 
     @classmethod
     def register_scheme(cls, scheme: str, builder: AdapterBuilder) -> None:

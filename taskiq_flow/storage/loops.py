@@ -51,6 +51,10 @@ class PerLoop(Generic[T]):
             self._forget_closed_loops()
         return held.resource
 
+    def resources(self) -> list[T]:
+        """Return the resources that are there, one for each loop."""
+        return [held.resource for held in list(self._held.values())]
+
     async def aclose(self) -> None:
         """Close every resource, each on its loop. Those of a loop that does not run are left to that loop's end."""
         here = asyncio.get_running_loop()
@@ -102,6 +106,12 @@ async def _keep(
     # loop, whether or not anybody remembers to.
     try:
         yield
+    except asyncio.CancelledError:
+        # The end of the loop cancelled the task that was to finalize this before it had begun, and it goes on all the
+        # same. Before Python 3.12 it then says a second time, at the next await, that this is to end: not in `close`.
+        with suppress(GeneratorExit):
+            await asyncio.sleep(0)
+        raise
     finally:
         if (per_loop := owner()) is not None:
             per_loop._held.pop(loop, None)

@@ -81,6 +81,16 @@ class InMemoryStorageAdapter(BackendAdapter):
         with self._store.lock:
             self._records.pop(key, None)
 
+    async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
+        with self._store.lock:
+            found = self._records.get(key)
+            if (found if found is not None and found.is_live(now) else None) != seen:
+                return False
+            self._records.pop(key, None)
+            if record is not None:
+                self._records[key] = record
+            return True
+
     async def _is_live(self, key: str, now: int) -> bool:
         return await self._read(key, now) is not None
 

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from traceback import walk_tb
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -34,7 +35,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis") from error
 
-__all__ = ["RedisStorageAdapter", "client_options"]
+__all__ = ["RedisStorageAdapter", "client_options", "cluster_client_options"]
 
 # redis-py types every command as "awaitable or not", for its synchronous and asynchronous clients at once.
 Client: TypeAlias = Any
@@ -53,6 +54,13 @@ _UNREACHABLE = (
 
 _REMOVE_IF_UNCHANGED = (
     "if redis.call('GETRANGE', KEYS[1], 0, ARGV[2]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0"
+)
+
+_EXCHANGE_IF_UNCHANGED = (
+    "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end "
+    "if ARGV[2] == '' then return redis.call('UNLINK', KEYS[1]) end "
+    "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
+    "else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end return 1"
 )
 
 _BATCH = 1000
@@ -114,7 +122,8 @@ class RedisStorageAdapter(BackendAdapter):
             self._server = address or "a client that was passed in"
         else:
             self._server = masked(redis_url)
-            client_factory = _factory_for(redis_url, client_options(connect_timeout), max_connections)
+            client_factory = _factory_for(redis_url, connect_timeout, max_connections)
+        self._max_connections = max_connections
         self._clients: PerLoop[_Connected] | None = None
         if client_factory is not None:
             make = client_factory
@@ -154,6 +163,31 @@ class RedisStorageAdapter(BackendAdapter):
         client = await self._client()
         await client.delete(self._name(key))
 
+    async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
+        client, name = await self._client(), self._name(key)
+        packed, life = (None, None) if record is None else (_pack(record), _native_ttl(record, now))
+        if isinstance(client, RedisCluster):
+            text = await client.get(name)
+            if not _is_still(text, seen, now):
+                return False
+            return bool(await _run(client, _EXCHANGE_IF_UNCHANGED, name, text or b"", packed or b"", life or b""))
+        async with client.pipeline(transaction=True) as pipe:
+            try:
+                await pipe.watch(name)
+                if not _is_still(await pipe.get(name), seen, now):
+                    return False
+                pipe.multi()
+                if packed is None:
+                    pipe.unlink(name)
+                else:
+                    pipe.set(name, packed, px=life)
+                await pipe.execute()
+            except redis_errors.WatchError as error:
+                if isinstance(lost := error.__context__, _UNREACHABLE):
+                    raise lost from None  # redis-py's word for that, too; the exchange may have taken place
+                return False
+        return True
+
     async def _is_live(self, key: str, now: int) -> bool:
         client = await self._client()
         return await self._alive(client, [self._name(key)], now) == [True]
@@ -183,13 +217,15 @@ class RedisStorageAdapter(BackendAdapter):
             # redis-py shows its clients in this message, and older versions the passwords in them.
             error.args = (str(error).partition(" : ")[0],)
         if isinstance(error, _UNREACHABLE):
-            return self._unreachable(doing, error)
+            return self._unreachable(doing, str(error) or type(error).__name__)  # some say nothing
         if isinstance(error, redis_errors.RedisError):
             if str(error).startswith("WRONGTYPE"):
                 return SerializationError(f"the entry under {doing} is not one of ours: {error}")
             return self._refused(doing, error)
         if isinstance(error, UnicodeDecodeError):  # a client that was passed in with decode_responses=True
             return SerializationError(f"the entry under {doing} is not one of ours: {error}")
+        if _is_of_a_lost_transport(error):
+            return self._unreachable(doing, "the connection was lost")
         return None
 
     # --- how entries are found ---------------------------------------------------------------------------------------
@@ -201,11 +237,22 @@ class RedisStorageAdapter(BackendAdapter):
             if self._clients is None:
                 yield
                 return
-            async with (await self._clients.get()).turns:
-                yield
+            connected = await self._clients.get()
+            try:
+                async with connected.turns:
+                    yield
+            finally:
+                # A client that was closed meanwhile has connected anew. The last call under way closes it again.
+                closed = connected not in self._clients.resources()
+                if closed and connected.turns.value == self._max_connections:
+                    await _close(connected)
 
     async def _client(self) -> Client:
-        return self._handed_in if self._clients is None else (await self._clients.get()).client
+        client = self._handed_in if self._clients is None else (await self._clients.get()).client
+        if isinstance(client, RedisCluster):
+            # Before it knows which node has which keys, redis-py sends the calls that are first together to any.
+            await client.initialize()
+        return client
 
     def _name(self, key: str) -> str:
         return self._prefix + key
@@ -248,8 +295,7 @@ class RedisStorageAdapter(BackendAdapter):
             head = await client.getrange(name, 0, _HEADER_BYTES)
             if _is_live_head(head, now) is not False:
                 return 0
-            script: Any = client.eval(_REMOVE_IF_UNCHANGED, 1, name, head, _HEADER_BYTES)
-            return int(await script)
+            return int(await _run(client, _REMOVE_IF_UNCHANGED, name, head, _HEADER_BYTES))
         async with client.pipeline(transaction=True) as pipe:
             try:
                 await pipe.watch(name)
@@ -278,7 +324,17 @@ def client_options(connect_timeout: float) -> dict[str, Any]:
     }
 
 
-def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Callable[[], Client]:
+def cluster_client_options(connect_timeout: float) -> dict[str, Any]:
+    """Return those of a cluster: it does its own retries, and is told of a moved slot by whoever had it.
+
+    redis-py would, at each fifth slot that has moved, close the connections of all other calls as well, and then send
+    again what they had sent already.
+    """
+    options = {name: option for name, option in client_options(connect_timeout).items() if name.startswith("socket_")}
+    return {**options, "reinitialize_steps": 0}
+
+
+def _factory_for(url: str, connect_timeout: float, max_connections: int) -> Callable[[], Client]:
     """Return what makes clients for a URL.
 
     :raises ConfigurationError: the scheme is none of Redis, or redis-py cannot use the rest.
@@ -290,8 +346,9 @@ def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Cal
         raise ConfigurationError(f"{masked(url)!r} is no URL of a Redis server; known schemes: {known}")
     _try_out(url, plain_url)
     if scheme in _CLUSTER_SCHEMES:
-        options = {name: option for name, option in options.items() if not name.startswith("retry")}
-        return lambda: RedisCluster.from_url(plain_url, max_connections=max_connections, **options)
+        of_clusters = cluster_client_options(connect_timeout)
+        return lambda: RedisCluster.from_url(plain_url, max_connections=max_connections, **of_clusters)
+    options = client_options(connect_timeout)
 
     def make() -> Client:
         pool = BlockingConnectionPool.from_url(plain_url, max_connections=max_connections, timeout=None, **options)
@@ -302,16 +359,17 @@ def _factory_for(url: str, options: dict[str, Any], max_connections: int) -> Cal
 
 def _try_out(url: str, plain_url: str) -> None:
     """Refuse a URL of which redis-py would say only at the first call that it cannot use it; connects to nothing."""
+    # Without redis-py's message, which may repeat a part of the password.
+    problem = "a port or query value"
     try:
         pool: Any = BlockingConnectionPool.from_url(plain_url)
         pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError) as error:
-        # Without redis-py's message, which may repeat a part of the password.
-        problem = "an unknown query parameter" if isinstance(error, TypeError) else "a port or query value"
-    else:
-        if 0 <= pool.connection_kwargs.get("port", 0) < 65536:
+        if 0 <= int(pool.connection_kwargs.get("port", 0)) < 65536:  # a text where it is in the query
             return
-        problem = "a port"
+    except TypeError:
+        problem = "an unknown query parameter"
+    except ValueError:
+        pass
     raise ConfigurationError(
         f"the Redis URL {masked(url)!r} has {problem} that cannot be used; "
         "a password with any of / ? # @ must be quoted (urllib.parse.quote)"
@@ -321,10 +379,30 @@ def _try_out(url: str, plain_url: str) -> None:
 async def _close(connected: _Connected) -> None:
     client = connected.client
     await client.aclose()
+    if isinstance(client, RedisCluster):
+        # Its own aclose closes nothing where an earlier one was cancelled half-way, or where it was between two states.
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await client.nodes_manager.aclose(nodes)
     # A client behind Sentinel leaves the clients that watch the sentinels to whoever made them.
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     for sentinel in getattr(manager, "sentinels", ()):
         await sentinel.aclose()
+
+
+async def _run(client: Client, script: str, name: str | bytes, *arguments: Any) -> Any:
+    """Run a script on the node that has ``name``, once: what may have been done already must not be tried again."""
+    node = client.get_node_from_key(name)
+    return await client.execute_command("EVAL", script, 1, name, *arguments, target_nodes=node)
+
+
+def _is_of_a_lost_transport(error: Exception) -> bool:
+    """Return whether asyncio itself failed to write: in older Pythons it uses None where the connection is lost.
+
+    See https://github.com/python/cpython/issues/136234 (seen on 3.13.0); redis-py does not know this error.
+    """
+    if not isinstance(error, (TypeError, AttributeError)):
+        return False
+    return any(frame.f_code.co_name == "writelines" for frame, _ in walk_tb(error.__traceback__))
 
 
 def _native_ttl(record: Record, now: int) -> int | None:
@@ -355,6 +433,13 @@ def _unpack(key: str, stored: str | bytes) -> Record:
         raise SerializationError(reason) from None
     expires_at = None if header[1] == "null" else int(header[1])
     return Record(text[end + len(_VALUE) : -1], int(header[2]), expires_at, text[header.end() : end])
+
+
+def _is_still(text: str | bytes | None, seen: Record | None, now: int) -> bool:
+    """Return whether ``text`` is the record that was ``seen``; where that is None, whether it is nothing live."""
+    if seen is None:
+        return not _is_live_head(text, now)
+    return text in {_pack(seen), _pack(seen).encode()}
 
 
 def _is_live_head(head: Any, now: int) -> bool | None:

@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection
 
-from taskiq_flow.storage.redis import client_options
+from taskiq_flow.storage.redis import client_options, cluster_client_options
 
 __all__ = ["BrokerServer", "server_of"]
 
@@ -37,7 +37,7 @@ def server_of(broker: Any, connect_timeout: float) -> BrokerServer | None:
     if (sentinel := getattr(broker, "sentinel", None)) is not None:
         return _behind_sentinel(sentinel, broker.master_name, options)
     if isinstance(cluster := getattr(broker, "redis", None), RedisCluster):
-        return _cluster(cluster, options)
+        return _cluster(cluster, cluster_client_options(connect_timeout))
     return None
 
 
@@ -76,10 +76,7 @@ def _behind_sentinel(sentinel: Any, master_name: str, options: dict[str, Any]) -
 def _cluster(cluster: Any, options: dict[str, Any]) -> BrokerServer:
     nodes = [(node.host, node.port) for node in cluster.nodes_manager.startup_nodes.values()]
     identity = _identity(cluster.connection_kwargs)
-    for name in ("host", "port", "path", "db"):  # a cluster has these by node, or not at all
-        identity.pop(name, None)
-    tls = issubclass(cluster.connection_kwargs.get("connection_class", object), SSLConnection)
-    timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
+    tls = issubclass(cluster.connection_kwargs["connection_class"], SSLConnection)
     remap = cluster.nodes_manager.address_remap
 
     def make() -> RedisCluster:
@@ -88,7 +85,7 @@ def _cluster(cluster: Any, options: dict[str, Any]) -> BrokerServer:
             ssl=tls,
             address_remap=remap,
             **identity,
-            **timeouts,
+            **options,
         )
 
     shown = ",".join(f"{host}:{port}" for host, port in nodes)

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     delete,
+    event,
     exc,
     insert,
     inspect,
@@ -38,7 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
@@ -58,6 +60,11 @@ _SYNC_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysq
 # SQLite keeps a value of any type in a column of any type.
 _RECORD_TYPES: tuple[Any, ...] = (str, int, (int, type(None)), str)
 _EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
+_KEY = ("namespace", "key")
+_UPSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 _ATTEMPTS = 10
 # What databases say when two writers of one row got in each other's way: the statement did nothing and may be repeated.
 _REPEATABLE = {"40001", "40P01", 1205, 1213}
@@ -153,6 +160,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         statement = delete(self._table).where(*self._mine(), self._table.c.key == key)
         await self._run(lambda connection: connection.execute(statement))
 
+    async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
+        row = None if record is None else {"namespace": self.namespace, "key": key, **record._asdict()}
+        if seen is None:
+            return row is None or await self._run(lambda connection: _insert(connection, self._table, row, now))
+        unchanged = [*self._live(now, key), *(self._same(name, kept) for name, kept in seen._asdict().items())]
+        statement = delete(self._table) if row is None else update(self._table).values(row)
+        return await self._run(lambda connection: connection.execute(statement.where(*unchanged)).rowcount) > 0
+
     async def _is_live(self, key: str, now: int) -> bool:
         statement = select(self._table.c.created_at).where(*self._live(now, key))
         return await self._run(lambda connection: connection.execute(statement).first()) is not None
@@ -178,6 +193,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         conditions = [*self._mine(), or_(expires_at.is_(None), expires_at > now)]
         return conditions if key is None else [*conditions, self._table.c.key == key]
 
+    def _same(self, name: str, kept: str | int | None) -> ColumnElement[bool]:
+        """Return the condition that a column holds exactly this, whatever the database's collation."""
+        column = self._table.c[name]
+        if isinstance(kept, str) and self._dialect in {"mysql", "mariadb"}:
+            return column.collate("utf8mb4_bin") == kept
+        return column.is_(None) if kept is None else column == kept
+
     def _address(self) -> str:
         # Not with SQLAlchemy's own mask: of a password with an unquoted "@" it takes a part for the host.
         return masked(self._url.set(query={}).render_as_string(hide_password=False))
@@ -190,7 +212,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return self._unreachable(doing, reason) if error.connection_invalidated else self._refused(doing, reason)
         if isinstance(error, exc.SQLAlchemyError):
             return self._refused(doing, error)
-        return self._unreachable(doing, error) if isinstance(error, OSError) else None
+        return self._unreachable(doing, _reason(error)) if isinstance(error, OSError) else None
 
     # --- running statements -----------------------------------------------------------------------------------------
 
@@ -200,7 +222,12 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return await cancelled_once(self._run_async(self._given, work))
         if self._async_engines is not None:
             return await cancelled_once(self._run_async(await self._async_engines.get(), work))
-        return await in_thread(lambda: self._run_in_thread(work))
+        given_up = threading.Event()
+        try:
+            return await in_thread(lambda: self._run_in_thread(work, given_up))
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
 
     async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
         try:
@@ -212,6 +239,11 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             raise self._unreachable("connecting", _reason(error)) from without_frames(error)
         try:
             return await connection.run_sync(self._work, work)
+        except asyncio.CancelledError as error:
+            # SQLAlchemy's frames refer to themselves: until the garbage collector came, one of them would keep the
+            # cursor, which on SQLite keeps its file open, and locked for a reader.
+            clear_frames(error.__traceback__)
+            raise
         finally:
             # As SQLAlchemy itself does in `async with`: a second cancellation must not keep the connection open.
             await asyncio.shield(asyncio.ensure_future(connection.close()))
@@ -230,18 +262,20 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                 await connecting.result().close()
             raise
 
-    def _run_in_thread(self, work: Callable[[Connection], T]) -> T:
+    def _run_in_thread(self, work: Callable[[Connection], T], given_up: threading.Event) -> T:
         if not self._in_memory:
-            return self._run_sync(work)
+            return self._run_sync(work, given_up)
         with self._turn:
-            return self._run_sync(work)
+            return self._run_sync(work, given_up)
 
-    def _run_sync(self, work: Callable[[Connection], T]) -> T:
+    def _run_sync(self, work: Callable[[Connection], T], given_up: threading.Event) -> T:
         try:
             connection = self._open_sync_engine().connect()
         except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
             raise self._unreachable("connecting", _reason(error)) from without_frames(error)
         with connection:
+            if given_up.is_set():  # while it connected: the caller has gone on, and may have written something newer
+                raise TimeoutError("given up")
             return self._work(connection, work)
 
     def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
@@ -279,7 +313,9 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         with self._engine_lock:
             engine, self._sync_engine = self._sync_engine, None
         if engine is not None:
-            engine.dispose()
+            _close_returned_connections(engine)
+            with self._turn:  # an SQLite database in memory has but one connection, which may be in use
+                engine.dispose()
 
     def _engine_options(self) -> dict[str, Any]:
         return {
@@ -393,23 +429,19 @@ def _use_write_ahead_log(connection: Connection) -> None:
 
 def _upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
     """Store a row, whatever was there, in one statement where the database has one for it."""
-    key = ["namespace", "key"]
-    changed = {name: value for name, value in row.items() if name not in key}
     dialect = connection.dialect.name
-    if dialect == "postgresql":
-        connection.execute(postgresql.insert(table).values(row).on_conflict_do_update(index_elements=key, set_=changed))
-    elif dialect == "sqlite":
-        connection.execute(sqlite.insert(table).values(row).on_conflict_do_update(index_elements=key, set_=changed))
+    if dialect in _UPSERTS:
+        connection.execute(_insert_or_update(dialect, table, row))
     elif dialect in {"mysql", "mariadb"}:
-        connection.execute(mysql.insert(table).values(row).on_duplicate_key_update(changed))
+        connection.execute(mysql.insert(table).values(row).on_duplicate_key_update(_changed(row)))
     else:
-        _update_or_insert(connection, table, row, changed)
+        _update_or_insert(connection, table, row)
 
 
-def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any], changed: dict[str, Any]) -> None:
+def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
     here = (table.c.namespace == row["namespace"], table.c.key == row["key"])
     for attempt in range(_ATTEMPTS):
-        if connection.execute(update(table).where(*here).values(changed)).rowcount:
+        if connection.execute(update(table).where(*here).values(_changed(row))).rowcount:
             return
         try:
             connection.execute(insert(table).values(row))
@@ -418,6 +450,34 @@ def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any],
                 raise
         else:
             return
+
+
+def _insert(connection: Connection, table: Table, row: dict[str, Any], now: int) -> bool:
+    """Store a row unless a live one is there; return whether it was stored."""
+    dialect, expired = connection.dialect.name, table.c.expires_at <= now
+    if dialect in _UPSERTS:
+        statement = _insert_or_update(dialect, table, row, only_where=expired)
+        # Without being asked to, SQLAlchemy does not keep what psycopg says of an INSERT.
+        return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount > 0
+    here = (table.c.namespace == row["namespace"], table.c.key == row["key"])
+    connection.execute(delete(table).where(*here, expired))
+    try:
+        connection.execute(insert(table).values(row))
+    except exc.IntegrityError:  # somebody else's is there
+        return False
+    return True
+
+
+def _insert_or_update(
+    dialect: str, table: Table, row: dict[str, Any], only_where: ColumnElement[bool] | None = None
+) -> sqlite.Insert | postgresql.Insert:
+    """Return the statement that inserts a row, or updates the one that is there, where a condition holds for that."""
+    statement = _UPSERTS[dialect](table).values(row)
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=_changed(row), where=only_where)
+
+
+def _changed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in _KEY}
 
 
 def _is_repeatable(error: exc.DBAPIError) -> bool:
@@ -431,7 +491,19 @@ def _codes(error: exc.DBAPIError) -> set[Any]:
 
 
 async def _dispose(engine: AsyncEngine) -> None:
+    _close_returned_connections(engine.sync_engine)
     await engine.dispose()
+
+
+def _close_returned_connections(engine: Engine) -> None:
+    """Let an engine that is about to be disposed of close each connection that is in use when that one is given back:
+    SQLAlchemy would leave them, open, to the garbage collector.
+    """
+    event.listen(engine.pool, "checkin", _close_returned)
+
+
+def _close_returned(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.invalidate()
 
 
 def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:

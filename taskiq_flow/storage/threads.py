@@ -4,22 +4,30 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import anyio
+
 __all__ = ["cancelled_once", "in_thread"]
 
 T = TypeVar("T")
+
+_PATIENCE = 0.25
+"""Seconds that a time-out may be late, to see the end of what is nearly done."""
 
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Return what ``work`` returns in a thread.
 
     A thread cannot be stopped. So a caller that is cancelled waits until the work is done: it must not take effect
-    after, and undo, what the caller does next. Only a second cancellation, such as a time-out's, leaves it alone.
+    after, and undo, what the caller does next. A second cancellation leaves it alone; so does a scope of anyio's, such
+    as a time-out's, which cancels again and again, but it has to wait for a moment.
     """
     running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         running.add_done_callback(_forget_outcome)
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([running], timeout=_PATIENCE)
         await asyncio.wait([running])
         raise
 
