@@ -11,7 +11,7 @@ from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, UnsupportedOperationError
-from taskiq_flow.results import PIPELINE_ID, StoredResult, result_key
+from taskiq_flow.results import PIPELINE_ID, StoredResult, result_key, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
@@ -52,8 +52,9 @@ class StorageMiddleware(TaskiqMiddleware):
     taskiq runs these hooks last to first (before 0.12 first to last), so that with ``PipelineMiddleware(),
     StorageMiddleware(…)`` a step's result is stored before the next one is sent.
 
-    :param storage: where to keep the results; never closed here. None makes an in-memory one, closed at shutdown.
+    :param storage: where to keep the results. None makes an in-memory one.
     :param enabled: False stores nothing; it may be changed at any time.
+    :param owns_storage: whether the storage is closed at shutdown; None for that of one that was made here.
     :raises ConfigurationError: ``storage`` is no adapter.
     """
 
@@ -62,17 +63,19 @@ class StorageMiddleware(TaskiqMiddleware):
     failures: int
     """How many results were not stored at all."""
     unstorable: int
-    """How many were stored without their return value, because that is no data."""
+    """How many were stored without their return value, because that is no data, or more than the storage takes."""
     lost: "deque[LostResult]"
     """The last 1,000 results that were lost, whole or but for the note that they were unstorable."""
     on_failure: "list[Callable[[LostResult], None]]"
     """Called with every lost result, as it is lost."""
 
-    def __init__(self, storage: BaseStorageAdapter | None = None, enabled: bool = True) -> None:
+    def __init__(
+        self, storage: BaseStorageAdapter | None = None, enabled: bool = True, *, owns_storage: bool | None = None
+    ) -> None:
         super().__init__()
         if storage is not None and not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter or None, not {storage!r}")
-        self._owns_storage = storage is None
+        self._owns_storage = storage is None if owns_storage is None else owns_storage
         self.storage = InMemoryStorageAdapter() if storage is None else storage
         self.enabled = enabled
         self.stored = 0
@@ -105,7 +108,9 @@ class StorageMiddleware(TaskiqMiddleware):
         if not self.enabled:
             return
         try:
-            unstorable = await self._store(StoredResult.of(message, result), self._ttl_seconds(message))
+            ttl_seconds = self._ttl_seconds(message)
+            record = StoredResult.of(message, result)
+            unstorable = await store(record, lambda record: self._write(record, ttl_seconds))
         except asyncio.CancelledError:
             self._storage_failed(message, "it was cancelled while it was being stored")
             raise
@@ -126,29 +131,13 @@ class StorageMiddleware(TaskiqMiddleware):
                 self._lose(message, unstorable)
 
     async def shutdown(self) -> None:
-        """Close the storage if it was made here, and say what a storage that still fails has lost."""
+        """Close the storage if it is this middleware's own, and say what a storage that still fails has lost."""
         if self._failures_in_a_row:
             logger.error("the storage still fails at shutdown; lost results: %d", self._failures_in_a_row)
         if self._owns_storage:
             await self.storage.aclose()
 
     # --- storing ------------------------------------------------------------------------------------------------------
-
-    async def _store(self, stored: StoredResult, ttl_seconds: float | None) -> str | None:
-        """Store the record as whole as it can be; return None, or why it had to go without its return value.
-
-        The codec refuses what it would not give back the same, before any I/O. A ``TypeError`` is how adapters of
-        one's own, on ``json``, say that; ours is one too.
-        """
-        try:
-            await self._write(stored, ttl_seconds)
-        except TypeError:
-            try:
-                await self._write(stored.with_result_as_data(), ttl_seconds)
-            except TypeError as error:
-                await self._write(stored.without_result(str(error)), ttl_seconds)
-                return str(error)
-        return None
 
     async def _write(self, stored: StoredResult, ttl_seconds: float | None) -> None:
         lifetime = self.storage.ttl_seconds if ttl_seconds is None else ttl_seconds

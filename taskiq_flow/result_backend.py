@@ -1,0 +1,182 @@
+"""``StorageResultBackend``: taskiq's results and progress, over any storage adapter."""
+
+import logging
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import pydantic
+from taskiq import AsyncResultBackend, TaskiqResult
+from taskiq.depends.progress_tracker import TaskProgress, TaskState
+from taskiq.exceptions import ResultGetError
+
+from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
+from taskiq_flow.keys import key_of
+from taskiq_flow.results import StoredOutcome, not_a_record, store, to_data
+from taskiq_flow.retries import RETRY_FOR, while_unreachable
+from taskiq_flow.storage import rules
+from taskiq_flow.storage.base import BaseStorageAdapter
+
+__all__ = ["ResultIsMissingError", "StorageResultBackend"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class ResultIsMissingError(TaskiqFlowError, ResultGetError):
+    """There is no result for a task: there never was one, it has expired, or somebody else has taken it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class StorageResultBackend(AsyncResultBackend[T]):
+    """Keeps results under ``result:{task_id}`` and progress under ``progress:{task_id}``, as readable data.
+
+    What a task returned comes back as it was, of the types that storages keep; other objects (pydantic models,
+    dataclasses, enums) as the data that taskiq itself would make of them. What a task raised comes back as it was where
+    its class is known to the reading process and can be rebuilt, else as a ``StandInError`` that says what it was.
+
+    A return value that cannot be stored, because it is no data or more than the server takes, becomes an error result,
+    an ``UnstorableResultError`` that says why: nobody waits for a result that never comes. A storage that cannot be
+    reached is tried again for ``retry_for`` seconds. After that ``set_result`` raises, which taskiq logs as "Can't set
+    result in result backend", and the result is lost: give ``wait_result`` a ``timeout``.
+
+    Where results are not kept, of any number of readers one gets a result, and its progress goes with it. A reader that
+    dies just then has taken it along.
+
+    :param storage: where results are kept.
+    :param keep_results: whether a result stays after it was read.
+    :param ttl_seconds: seconds that results and progress live; None for the storage's default.
+    :param retry_for: seconds, in all, for which a result is offered again to a storage that cannot be reached; 0 for
+        one attempt.
+    :param owns_storage: whether the storage is closed at shutdown.
+    :raises ConfigurationError: ``storage`` is no adapter, or ``retry_for`` is negative.
+    :raises InvalidTTLError: ``ttl_seconds`` is no legal time to live.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorageAdapter,
+        *,
+        keep_results: bool = True,
+        ttl_seconds: float | None = None,
+        retry_for: float = RETRY_FOR,
+        owns_storage: bool = False,
+    ) -> None:
+        if not isinstance(storage, BaseStorageAdapter):
+            raise ConfigurationError(f"storage must be a BaseStorageAdapter, not {storage!r}")
+        if not retry_for >= 0:
+            raise ConfigurationError(f"retry_for must be a number of seconds, or 0, not {retry_for!r}")
+        if ttl_seconds is not None:
+            rules.ttl_ms(ttl_seconds)
+        self.storage = storage
+        self.keep_results = keep_results
+        self.ttl_seconds = ttl_seconds
+        self.retry_for = retry_for
+        self._owns_storage = owns_storage
+
+    async def shutdown(self) -> None:
+        """Close the storage if it is this backend's own."""
+        if self._owns_storage:
+            await self.storage.aclose()
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    async def set_result(self, task_id: str, result: TaskiqResult[T]) -> None:
+        """Store a result, as whole as it can be.
+
+        :raises StorageError: the storage failed, and takes not even a note that says so.
+        """
+        key = _result_key(task_id)
+
+        async def write(outcome: StoredOutcome) -> None:
+            await self.storage.set(key, outcome.to_data(), self.ttl_seconds)
+
+        record = StoredOutcome.of_result(task_id, result)
+        try:
+            lost = await store(record, lambda outcome: while_unreachable(lambda: write(outcome), self.retry_for))
+        except ConnectionError as error:
+            # Redis hangs up on what is too large for it: a note then still gets through.
+            lost, is_noted = str(error), False
+            with suppress(Exception):
+                await write(record.as_note(lost))
+                is_noted = True
+            if not is_noted:
+                raise
+        if lost is not None:
+            logger.error("the return value of task %s is lost, its result is an error that says so: %s", task_id, lost)
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether there is a result.
+
+        :raises StorageError: the storage failed.
+        """
+        return await self.storage.exists(_result_key(task_id))
+
+    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[T]:
+        """Return a result; where results are not kept, to one reader.
+
+        :param with_logs: whether the result's log comes with it.
+        :raises ResultIsMissingError: there is none.
+        :raises SerializationError: what is stored is damaged, or no result; it stays where it is.
+        :raises StorageError: the storage failed.
+        """
+        key = _result_key(task_id)
+        data = await self.storage.get(key)
+        if data is None:
+            raise _missing(task_id)
+        result = StoredOutcome.from_data(key, data).to_taskiq()
+        if not self.keep_results:
+            # Progress first: once the result is taken, nothing may fail any more.
+            await self.storage.delete(_progress_key(task_id))
+            if not await self.storage.delete(key):
+                raise _missing(task_id)
+        if not with_logs:
+            result.log = None
+        return result
+
+    # --- progress -----------------------------------------------------------------------------------------------------
+
+    async def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:
+        """Store how far a task is.
+
+        :raises SerializationError: its ``meta`` is no data.
+        :raises StorageError: the storage failed.
+        """
+        state = progress.state.value if isinstance(progress.state, TaskState) else progress.state
+        data = {"state": state, "meta": to_data(progress.meta)}
+        await self.storage.set(_progress_key(task_id), data, self.ttl_seconds)
+
+    async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
+        """Return how far a task is; None where it has not said.
+
+        :raises SerializationError: what is stored is damaged, or no progress.
+        :raises StorageError: the storage failed.
+        """
+        key = _progress_key(task_id)
+        data = await self.storage.get(key)
+        if data is None:
+            return None
+        try:
+            progress: TaskProgress[Any] = TaskProgress.model_validate(data)
+        except pydantic.ValidationError as error:
+            raise not_a_record(key, "progress", error) from None
+        with suppress(ValueError):  # a state of one's own stays the text that it is
+            progress.state = TaskState(progress.state)
+        return progress
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.storage!r})"
+
+
+def _result_key(task_id: str) -> str:
+    return key_of("result", task_id)
+
+
+def _progress_key(task_id: str) -> str:
+    return key_of("progress", task_id)
+
+
+def _missing(task_id: str) -> ResultIsMissingError:
+    return ResultIsMissingError(f"there is no result for task {task_id}")
