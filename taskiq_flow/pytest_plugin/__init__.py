@@ -5,6 +5,8 @@
 ``storage_backend``      which backend that is: name, whether real, where it came from, version, URL
 ``make_storage_adapter`` makes another adapter on the same place, as a second worker would
 ``storage_config``       settings with which the application's own code reaches that place through the factory
+``cache_adapter``        a cache on the test's storage
+``make_cache_adapter``   makes another cache on the same storage, as a second worker would have
 ``flow_broker``          an in-memory taskiq broker with storage and pipelines on ``storage_adapter``
 ``frozen_clock``         stops the time by which entries expire: ``now()``, ``tick()``, ``move_to()``
 =======================  ==========================================================================================
@@ -27,25 +29,30 @@ from taskiq_flow.pytest_plugin.run import Run
 pytest.register_assert_rewrite("taskiq_flow.pytest_plugin.contract")
 
 if TYPE_CHECKING:
+    from taskiq import AsyncResultBackend, ScheduleSource, TaskiqMiddleware
+
+    from taskiq_flow.cache import StorageCacheAdapter
     from taskiq_flow.clock import FrozenClock
     from taskiq_flow.config import TaskiqFlowConfig
     from taskiq_flow.pytest_plugin.backends import Backends, Place, StorageBackend
     from taskiq_flow.pytest_plugin.broker import FlowBroker
+    from taskiq_flow.pytest_plugin.contract import CacheAdapterContract as CacheAdapterContract
     from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
     from taskiq_flow.storage.base import BaseStorageAdapter
 
 _SETTINGS = pytest.StashKey[options.Settings]()
 _RUN = pytest.StashKey[Run]()
 _BACKENDS = pytest.StashKey["Backends"]()
+_FLOW_BROKER = pytest.StashKey["FlowBroker"]()
 
 _NOWHERE = "nowhere"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "StorageAdapterContract":
+    if name in {"StorageAdapterContract", "CacheAdapterContract"}:
         from taskiq_flow.pytest_plugin import contract
 
-        return contract.StorageAdapterContract
+        return getattr(contract, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -69,9 +76,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "frozen_clock(at=None, everything=False): where the fixture frozen_clock starts (an aware datetime or ISO 8601 "
         "text), and whether datetime.now() and time.time() are frozen for all code too, by freezegun",
     )
+    config.addinivalue_line(
+        "markers",
+        "flow_broker(loses=None): the fixture flow_broker expects that results are lost, for reasons that this regular "
+        "expression finds; else each fails the test",
+    )
     _warn_of_namesake(config)
     config.stash[_SETTINGS] = options.read_settings(config)
-    config.pluginmanager.register(report.BackendTotals(), "taskiq_flow_backend_totals")
+    config.pluginmanager.register(report.StorageReport(config.stash[_SETTINGS]), "taskiq_flow_report")
     if shared := getattr(config, "workerinput", {}).get("taskiq_flow_run"):
         config.stash[_RUN] = Run.of_worker(shared)
 
@@ -113,6 +125,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         reason = f"the marker wants {', '.join(names) or 'nothing'}, and this run has only {', '.join(selected)}"
         chosen = [pytest.param(_NOWHERE, marks=pytest.mark.skip(reason=reason))]
     metafunc.parametrize("_storage_backend_name", chosen)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let the tasks of ``flow_broker`` come to their end before any async plugin ends the event loop they run on."""
+    if (broker := item.stash.get(_FLOW_BROKER, None)) is not None:
+        broker.close_from_outside()
 
 
 # --- fixtures ---------------------------------------------------------------------------------------------------------
@@ -209,17 +228,89 @@ def storage_adapter(make_storage_adapter: "Callable[..., BaseStorageAdapter]") -
 
 
 @pytest.fixture
-def flow_broker(storage_adapter: "BaseStorageAdapter") -> "Iterator[FlowBroker]":
-    """An in-memory taskiq broker with StorageMiddleware and PipelineMiddleware on ``storage_adapter``.
+def make_cache_adapter(
+    make_storage_adapter: "Callable[..., BaseStorageAdapter]",
+) -> "Callable[..., StorageCacheAdapter]":
+    """Make another cache on this test's storage, as a second worker would have.
 
-    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run.
-    ``await flow_broker.wait_all()`` waits until nothing runs any more: what the tasks leave behind is stored then.
+    ``make_cache_adapter(default_ttl=3600, lock_timeout=10, prefix="cache:")``: both in seconds; another prefix makes
+    another cache beside the first. What is made is closed when the test is over.
+    """
+    from taskiq_flow.cache import StorageCacheAdapter
+
+    def make(**settings: Any) -> StorageCacheAdapter:
+        return StorageCacheAdapter(make_storage_adapter(), **settings)
+
+    return make
+
+
+@pytest.fixture
+def cache_adapter(make_cache_adapter: "Callable[..., StorageCacheAdapter]") -> "StorageCacheAdapter":
+    """A cache on a storage of this test's own; the test runs once on each backend."""
+    return make_cache_adapter()
+
+
+@pytest.fixture
+def flow_result_backend(storage_adapter: "BaseStorageAdapter") -> "AsyncResultBackend[Any]":
+    """The result backend of ``flow_broker``; override it for one of your own."""
+    from taskiq_flow.result_backend import StorageResultBackend
+
+    return StorageResultBackend(storage_adapter)
+
+
+@pytest.fixture
+def flow_middlewares(
+    storage_adapter: "BaseStorageAdapter", cache_adapter: "StorageCacheAdapter"
+) -> "list[TaskiqMiddleware]":
+    """The middlewares of ``flow_broker``, for cache, storage and pipelines; override it for others."""
+    from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, StorageMiddleware
+
+    return [CacheMiddleware(cache_adapter), StorageMiddleware(storage_adapter), PipelineMiddleware()]
+
+
+@pytest.fixture
+def flow_schedule_sources(storage_adapter: "BaseStorageAdapter") -> "list[ScheduleSource]":
+    """Whose schedules ``await frozen_clock.advance(…)`` fires on ``flow_broker``; override it for others."""
+    from taskiq_flow.schedule_source import StorageScheduleSource
+
+    return [StorageScheduleSource(storage_adapter)]
+
+
+@pytest.fixture
+def flow_broker(
+    request: pytest.FixtureRequest,
+    make_storage_adapter: "Callable[..., BaseStorageAdapter]",
+    flow_result_backend: "AsyncResultBackend[Any]",
+    flow_middlewares: "list[TaskiqMiddleware]",
+    flow_schedule_sources: "list[ScheduleSource]",
+) -> "Iterator[FlowBroker]":
+    """An in-memory taskiq broker whose results, caches, pipelines and schedules are on ``storage_adapter``.
+
+    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run. What
+    was lost on the way fails the test then: results that could not be stored, tasks that ended without one, or did not
+    end.
+    ``@pytest.mark.flow_broker(loses="…")`` expects that.
     """
     from taskiq_flow.pytest_plugin.broker import FlowBroker
+    from taskiq_flow.pytest_plugin.timetable import Timetable
 
-    broker = FlowBroker(storage_adapter)
+    marker = request.node.get_closest_marker("flow_broker")
+    expected = _keywords(marker, request.node.nodeid, {"loses"}).get("loses") if marker else None
+    broker = FlowBroker(
+        make_storage_adapter,
+        result_backend=flow_result_backend,
+        middlewares=flow_middlewares,
+        schedule_sources=flow_schedule_sources,
+    )
+    if "frozen_clock" in request.fixturenames:
+        frozen: FrozenClock = request.getfixturevalue("frozen_clock")
+        frozen.follow(broker.clock_moved)
+        frozen.drive(Timetable(broker))
+    request.node.stash[_FLOW_BROKER] = broker
     yield broker
     broker.close_from_outside()
+    if problem := broker.unexpected(expected):
+        pytest.fail(problem, pytrace=False)
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

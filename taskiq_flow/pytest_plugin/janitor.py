@@ -137,26 +137,23 @@ class SQLBroom:
 
     async def finish(self, run_id: str) -> None:
         """Drop the run's table."""
-        await self._drop([self._table] if self._table.startswith(run_id) else [])
+        await self._drop(lambda table: table == self._table and table.startswith(run_id))
 
     async def sweep_abandoned(self) -> None:
         """Drop the tables of killed runs of this machine."""
-        from sqlalchemy import inspect
-
-        async with self._engine.connect() as connection:
-            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
-        await self._drop([table for table in tables if is_abandoned(table)])
+        await self._drop(is_abandoned)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
 
-    async def _drop(self, tables: list[str]) -> None:
-        from sqlalchemy import text
+    async def _drop(self, is_ours: Callable[[str], bool]) -> None:
+        from sqlalchemy import inspect, text
 
         async with self._engine.connect() as connection:
-            for table in tables:
-                await connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+            for table in filter(is_ours, tables):
+                await connection.execute(text(f"DROP TABLE IF EXISTS {table}"))  # another run may drop it, too
 
 
 def _has_table(connection: Any, table: str) -> bool:

@@ -7,6 +7,7 @@ which lists the good ones.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -19,6 +20,7 @@ FAKES = ("memory", "fakeredis", "sqlite")
 REAL = tuple(KINDS)
 BACKENDS = FAKES + REAL
 GROUPS = {"default": (*FAKES, "redis", "postgres"), "all": BACKENDS, "fakes": FAKES, "real": REAL}
+REPORT_FORMS = (".json", ".md", ".html")
 CLOCK_SCOPES = ("storage", "everything")
 
 
@@ -42,6 +44,9 @@ _SERVERS = _Setting(
     f"where real servers may come from, in this order: {', '.join(SOURCES)}",
     "SOURCES",
     "TASKIQ_FLOW_TEST_SERVERS",
+)
+_REPORT = _Setting(
+    "storage_report", f"write the storage matrix to a file: {', '.join(REPORT_FORMS)}; may be repeated", "FILE"
 )
 _URLS = {
     kind: _Setting(
@@ -72,6 +77,10 @@ class Settings:
     """The backends whose tests fail where they cannot run."""
     servers: dict[str, ServerSettings]
     """Where each real server may come from."""
+    matrix: bool
+    """Whether to print the whole table of tests × storages."""
+    reports: tuple[Path, ...]
+    """Where to write it."""
     clock_scope: str
     """What ``frozen_clock`` freezes where no marker says so: ``storage`` or ``everything``."""
 
@@ -85,6 +94,12 @@ def add_options(parser: pytest.Parser) -> None:
             setting.option, dest=setting.name, default=None, metavar=setting.metavar, help=setting.help + env
         )
         parser.addini(setting.name, setting.help)
+    group.addoption(
+        "--storage-matrix", action="store_true", default=False, help="show what each test did on each storage"
+    )
+    group.addoption(
+        _REPORT.option, dest=_REPORT.name, action="append", default=[], metavar=_REPORT.metavar, help=_REPORT.help
+    )
     parser.addini("frozen_clock", f"what the fixture frozen_clock freezes: {' or '.join(CLOCK_SCOPES)}")
 
 
@@ -111,6 +126,8 @@ def read_settings(config: pytest.Config) -> Settings:
         backends_origin=origin,
         required=frozenset(required),
         servers={kind: _server_settings(config, kind, sources) for kind in REAL},
+        matrix=bool(config.getoption("--storage-matrix")),
+        reports=_reports(config),
         clock_scope=_clock_scope(config),
     )
 
@@ -162,6 +179,14 @@ def _server_settings(config: pytest.Config, kind: str, sources: tuple[str, ...])
     return ServerSettings(
         kind=kind, url=url, url_origin=url_origin, image=image, image_origin=image_origin, sources=sources
     )
+
+
+def _reports(config: pytest.Config) -> tuple[Path, ...]:
+    files = [config.invocation_params.dir / name for name in config.getoption(_REPORT.name)]
+    for file in files:
+        if file.suffix not in REPORT_FORMS:
+            raise pytest.UsageError(f"{_REPORT.option}: {file.name!r} must end in one of {', '.join(REPORT_FORMS)}")
+    return tuple(files)
 
 
 def _clock_scope(config: pytest.Config) -> str:

@@ -1,12 +1,14 @@
-"""The storage contract as a test suite, for any adapter: ``StorageAdapterContract``.
+"""The contracts as test suites, for any adapter: ``StorageAdapterContract`` and ``CacheAdapterContract``.
 
 Every rule of the contract is a test with a name of its own, whose docstring is the rule, and whose failure says which
 rule broke, what was asked, what came back and what should have.
 """
 
+from taskiq_flow.pytest_plugin.contract.cache import CacheAdapterContract
 from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
 from taskiq_flow.pytest_plugin.contract.entries import EntryRules
 from taskiq_flow.pytest_plugin.contract.errors import ErrorRules
+from taskiq_flow.pytest_plugin.contract.exchange import ExchangeRules
 from taskiq_flow.pytest_plugin.contract.keys import KeyRules, NamespaceRules
 from taskiq_flow.pytest_plugin.contract.life import LifeRules
 from taskiq_flow.pytest_plugin.contract.patterns import PatternRules
@@ -14,7 +16,7 @@ from taskiq_flow.pytest_plugin.contract.suite import CAPABILITIES
 from taskiq_flow.pytest_plugin.contract.ttl import CleanupRules, TTLRules
 from taskiq_flow.pytest_plugin.contract.values import DamageRules, ValueRules
 
-__all__ = ["CAPABILITIES", "StorageAdapterContract"]
+__all__ = ["CAPABILITIES", "CacheAdapterContract", "StorageAdapterContract"]
 
 
 class StorageAdapterContract(
@@ -26,6 +28,7 @@ class StorageAdapterContract(
     CleanupRules,
     PatternRules,
     EntryRules,
+    ExchangeRules,
     ConcurrencyRules,
     LifeRules,
     ErrorRules,
@@ -65,7 +68,7 @@ class StorageAdapterContract(
     ``lacks``
         what this adapter cannot do, and why, such as ``{"entries": "it keeps values only"}``; the reason is shown where
         a test is skipped. What may be lacking are the ``CAPABILITIES``. An adapter that defines just the six abstract
-        methods of ``BaseStorageAdapter`` lacks ``entries``.
+        methods of ``BaseStorageAdapter`` lacks ``entries``; that it has no ``compare_and_set`` is seen by itself.
     ``patience``
         seconds after which a test gives up (30).
     ``many_keys``

@@ -167,12 +167,14 @@ class EntryRules(Suite):
     @needs("entries")
     @rule
     async def test_an_entry_that_has_ended_replaces_what_was_there(self, trial: Trial) -> None:
-        """An entry already expired replaces what was there: nothing is left."""
+        """An entry already expired replaces what was there: nothing is left, and nothing else goes."""
         await trial.storage.set("key", "before")
+        await trial.storage.set("another", "before")
         await trial.storage.set_entry(StorageEntry("key", 1, expires_at=trial.time.now() - timedelta(seconds=1)))
         trial.expect(await trial.storage.get("key"), None)
         trial.expect(await trial.storage.exists("key"), False)
         trial.expect(await trial.storage.cleanup(), 0)
+        trial.expect(await trial.storage.keys(), ["another"])
 
     @needs("entries", "default_ttl", "movable_time")
     @rule

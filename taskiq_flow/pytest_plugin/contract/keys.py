@@ -1,5 +1,6 @@
 """The contract's rules for keys and namespaces."""
 
+from datetime import timedelta
 from typing import Any
 
 from taskiq_flow.exceptions import InvalidKeyError
@@ -166,6 +167,17 @@ class NamespaceRules(Suite):
         await trial.storage.set("key", "mine")
         trial.expect(await trial.storage.delete("key"), True)
         trial.expect(await other.get("key"), "other")
+
+    @needs("shared_store", "namespaces", "entries")
+    @rule
+    async def test_an_entry_that_has_ended_removes_nothing_of_another_namespace(self, trial: Trial) -> None:
+        """``set_entry`` of an entry already expired removes what was under its key, in its own namespace only."""
+        other = trial.another("of another namespace", namespace="other")
+        for storage in (trial.storage, other):
+            await storage.set("key", 1)
+        await trial.storage.set_entry(StorageEntry("key", 2, expires_at=trial.time.now() - timedelta(seconds=1)))
+        trial.expect(await trial.storage.keys(), [])
+        trial.expect(await other.keys(), ["key"])
 
     @needs("shared_store", "namespaces", "movable_time")
     @rule

@@ -1,19 +1,20 @@
 """``Suite``: what all groups of contract tests stand on: the hooks of a test class, its capabilities, its trial."""
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 
 from taskiq_flow.pytest_plugin.contract import known
 from taskiq_flow.pytest_plugin.contract.timepiece import CLOCKS, timepiece
-from taskiq_flow.pytest_plugin.contract.trial import MakeAdapter, Trial
+from taskiq_flow.pytest_plugin.contract.trial import Trial
 from taskiq_flow.storage.base import BaseStorageAdapter
 
-__all__ = ["CAPABILITIES", "Suite"]
+__all__ = ["CAPABILITIES", "BaseSuite", "Suite"]
 
 CAPABILITIES = {
     "entries": "get_entry() and set_entry(): creation time, expiry and metadata beside the value",
+    "compare_and_set": "compare_and_set(): one atomic step over a read and a write",
     "default_ttl": "a default time to live: make_storage_adapter(ttl_seconds=…)",
     "shared_store": "several adapters on one store: make_storage_adapter()",
     "namespaces": "several namespaces in one store: make_storage_adapter(namespace=…)",
@@ -25,6 +26,7 @@ CAPABILITIES = {
 
 _MOVABLE_TIME = "movable_time"  # follows from `expiry_clock`
 _HOOKS = {
+    "compare_and_set": "compare_and_set",
     "default_ttl": "make_storage_adapter",
     "shared_store": "make_storage_adapter",
     "namespaces": "make_storage_adapter",
@@ -33,13 +35,53 @@ _HOOKS = {
 }
 
 
-class Suite:
-    """The hooks of a contract test class; :class:`StorageAdapterContract` explains them."""
+class BaseSuite:
+    """What the contract test classes of storages and of caches share."""
+
+    capabilities: ClassVar[dict[str, str]]
 
     expiry_clock: ClassVar[str] = "storage"
     lacks: ClassVar[dict[str, str]] = {}
     server_life: ClassVar[float] = 0.2
     patience: ClassVar[float] = 30.0
+
+    def _check(self, test: Any, adapter: Any, make: Callable[..., Any] | None) -> None:
+        """Fail where the class declares nonsense, and skip a test that needs what is declared to be lacking."""
+        name = type(self).__name__
+        if unknown := sorted(self.lacks.keys() - self.capabilities.keys()):
+            known = ", ".join(self.capabilities)
+            pytest.fail(f"{name}.lacks names {unknown[0]!r}; the capabilities are: {known}", pytrace=False)
+        if self.expiry_clock not in CLOCKS:
+            pytest.fail(
+                f"{name}.expiry_clock is {self.expiry_clock!r}; it must be one of: {', '.join(CLOCKS)}", pytrace=False
+            )
+        for capability in getattr(test, "contract_needs", ()):
+            if reason := self._why_not(capability, adapter, make):
+                pytest.skip(reason)
+
+    def _why_not(self, capability: str, adapter: Any, make: Callable[..., Any] | None) -> str:
+        """Return the reason why this capability is not there; empty where it is."""
+        if capability == _MOVABLE_TIME:
+            return (
+                "expiry is judged by a server's clock, which nobody can move" if self.expiry_clock == "server" else ""
+            )
+        if capability in self.lacks:
+            return f"{type(self).__name__} lacks {capability}: {self.lacks[capability]}"
+        return ""
+
+    def _maker(self, request: pytest.FixtureRequest, fixture: str) -> Any:
+        """Return what makes more adapters on the store of a test; None where the test class has no such fixture."""
+        # Asked for only where it belongs to the adapter under test: the plugin's own would make adapters of other
+        # kinds, and run each test once for each of its backends.
+        if not hasattr(self, fixture) and fixture not in request.fixturenames:
+            return None
+        return request.getfixturevalue(fixture)
+
+
+class Suite(BaseSuite):
+    """The hooks of a contract test class; :class:`StorageAdapterContract` explains them."""
+
+    capabilities: ClassVar[dict[str, str]] = CAPABILITIES
     many_keys: ClassVar[int] = 100
 
     def make_adapter_at(
@@ -62,50 +104,27 @@ class Suite:
     @pytest.fixture
     def trial(self, request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter) -> Iterator[Trial]:
         """The rule being tried, on the adapter under test."""
-        self._check_declarations()
-        make = self._adapter_maker(request)
-        for capability in getattr(request.function, "contract_needs", ()):
-            if reason := self._why_not(capability, storage_adapter, make):
-                pytest.skip(reason)
+        make = self._maker(request, "make_storage_adapter")
+        self._check(request.function, storage_adapter, make)
         with timepiece(self.expiry_clock, self.server_life) as time:
             yield Trial(storage_adapter, make, time, self.patience)
 
-    def _check_declarations(self) -> None:
-        name = type(self).__name__
-        if unknown := sorted(self.lacks.keys() - CAPABILITIES.keys()):
-            pytest.fail(
-                f"{name}.lacks names {unknown[0]!r}; the capabilities are: {', '.join(CAPABILITIES)}", pytrace=False
-            )
-        if self.expiry_clock not in CLOCKS:
-            pytest.fail(
-                f"{name}.expiry_clock is {self.expiry_clock!r}; it must be one of: {', '.join(CLOCKS)}", pytrace=False
-            )
-
-    def _adapter_maker(self, request: pytest.FixtureRequest) -> MakeAdapter | None:
-        # Asked for only where it belongs to the adapter under test: the plugin's own would make adapters of other
-        # kinds, and run each test once for each of its backends.
-        if not hasattr(self, "make_storage_adapter") and "make_storage_adapter" not in request.fixturenames:
-            return None
-        make: MakeAdapter = request.getfixturevalue("make_storage_adapter")
-        return make
-
-    def _why_not(self, capability: str, adapter: BaseStorageAdapter, make: MakeAdapter | None) -> str:
+    def _why_not(self, capability: str, adapter: Any, make: Callable[..., Any] | None) -> str:
         """Return the reason why this capability is not there; empty where it is."""
+        if reason := super()._why_not(capability, adapter, make):
+            return reason
         name = type(self).__name__
-        if capability == _MOVABLE_TIME:
-            return (
-                "expiry is judged by a server's clock, which nobody can move" if self.expiry_clock == "server" else ""
-            )
-        if capability in self.lacks:
-            return f"{name} lacks {capability}: {self.lacks[capability]}"
         has_hook = {
             "make_storage_adapter": make is not None,
             "make_adapter_at": type(self).make_adapter_at is not Suite.make_adapter_at or known.has_server(adapter),
+            "compare_and_set": type(adapter).compare_and_set is not BaseStorageAdapter.compare_and_set,
             "read_raw": type(self).read_raw is not Suite.read_raw or known.is_known(adapter),
         }
         hook = _HOOKS.get(capability, "")
         if has_hook.get(hook, True):
             return ""
+        if capability == "compare_and_set":
+            return f"{type(adapter).__name__} has no compare_and_set()"
         if capability == "server" and known.is_known(adapter):
             return f"{type(adapter).__name__} has no server that could be gone"
         return f"{name} has no {hook}, which this rule needs ({CAPABILITIES[capability]})"

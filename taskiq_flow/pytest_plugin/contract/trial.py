@@ -9,29 +9,21 @@ import functools
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
 from taskiq_flow.pytest_plugin.contract.likeness import difference, shown
 from taskiq_flow.pytest_plugin.contract.timepiece import Timepiece
-from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 
-__all__ = ["MakeAdapter", "Trial", "Witness", "needs", "rule"]
+__all__ = ["Trial", "Witness", "needs", "rule"]
 
 E = TypeVar("E", bound=Exception)
 Test = TypeVar("Test", bound=Callable[..., None])
 
 _LINES = 12
 """How much of the transcript a failure shows: its end."""
-
-
-class MakeAdapter(Protocol):
-    """Makes another adapter on the store of a test; either argument may be left out."""
-
-    def __call__(self, ttl_seconds: float = ..., namespace: str = ...) -> BaseStorageAdapter:
-        """Return an adapter with that default time to live, in seconds, and that namespace."""
 
 
 class Broken(AssertionError):  # noqa: N818 - it is a verdict
@@ -65,16 +57,20 @@ class Trial:
     :param make: makes another adapter on the same store; None where the test class has no way to.
     :param time: the time by which the adapter judges expiry.
     :param patience: seconds that the whole scenario may take.
+    :param name: what the adapter is called: "storage" or "cache".
     """
 
-    def __init__(self, adapter: BaseStorageAdapter, make: MakeAdapter | None, time: Timepiece, patience: float) -> None:
+    def __init__(
+        self, adapter: Any, make: Callable[..., Any] | None, time: Timepiece, patience: float, name: str = "storage"
+    ) -> None:
         self.adapter = adapter
         self.time = time
         self.patience = patience
         self.transcript: list[str] = []
-        self.storage = Witness(adapter, "storage", self.transcript)
+        self._name = name
         self._make = make
-        self._opened = [self.storage]
+        self._opened: list[Witness] = []
+        self.storage = self.cache = self.watch(adapter, name)
 
     @property
     def life(self) -> float:
@@ -100,7 +96,7 @@ class Trial:
             raise RuntimeError("a test that makes adapters must be marked @needs(...)")
         return self.watch(self._make(**settings), name)
 
-    def watch(self, adapter: BaseStorageAdapter, name: str) -> "Witness":
+    def watch(self, adapter: Any, name: str) -> "Witness":
         """Record what is asked of ``adapter`` too, and close it at the end."""
         witness = Witness(adapter, name, self.transcript)
         self._opened.append(witness)
@@ -175,7 +171,7 @@ class Trial:
         pytest.fail(
             "\n".join(
                 [
-                    "the storage contract is broken:",
+                    f"the {self._name} contract is broken:",
                     *_column("rule", text),
                     *_column("adapter", shown(self.adapter)),
                     *_column("asked", "\n".join(asked)),
@@ -189,60 +185,29 @@ class Trial:
 class Witness:
     """Passes every call on to an adapter and writes down what came of it."""
 
-    def __init__(self, adapter: BaseStorageAdapter, name: str, transcript: list[str]) -> None:
+    def __init__(self, adapter: Any, name: str, transcript: list[str]) -> None:
         self.adapter = adapter
         self._name = name
         self._transcript = transcript
 
-    # Typed loosely: the suite asks for what no adapter should be asked for, and does not trust what comes back.
+    # Typed loosely: the suites ask for what no adapter should be asked for, and do not trust what comes back.
 
-    async def get(self, key: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("get", key)
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        """Pass a call of an asynchronous method on and write down what came of it."""
 
-    async def set(self, key: Any, value: Any, **ttl_seconds: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("set", key, value, **ttl_seconds)
+        async def call(*arguments: Any, **named: Any) -> Any:
+            told = [shown(argument, 60) for argument in arguments]
+            told += [f"{name}={shown(argument, 60)}" for name, argument in named.items()]
+            line = f"{self._name}.{method}({', '.join(told)})"
+            try:
+                result = await getattr(self.adapter, method)(*arguments, **named)
+            except BaseException as error:
+                self._transcript.append(f"{line}  raised {type(error).__name__}")
+                raise
+            self._transcript.append(f"{line}  → {shown(result, 60)}")
+            return result
 
-    async def delete(self, key: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("delete", key)
-
-    async def exists(self, key: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("exists", key)
-
-    async def keys(self, *pattern: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("keys", *pattern)
-
-    async def cleanup(self, *ttl_seconds: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("cleanup", *ttl_seconds)
-
-    async def get_entry(self, key: Any) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("get_entry", key)
-
-    async def set_entry(self, entry: StorageEntry) -> Any:
-        """Pass on and write down."""
-        return await self._witnessed("set_entry", entry)
-
-    async def aclose(self) -> None:
-        """Pass on and write down."""
-        await self._witnessed("aclose")
-
-    async def _witnessed(self, method: str, *arguments: Any, **named: Any) -> Any:
-        told = [shown(argument, 60) for argument in arguments]
-        told += [f"{name}={shown(argument, 60)}" for name, argument in named.items()]
-        line = f"{self._name}.{method}({', '.join(told)})"
-        try:
-            result = await getattr(self.adapter, method)(*arguments, **named)
-        except BaseException as error:
-            self._transcript.append(f"{line}  raised {type(error).__name__}")
-            raise
-        self._transcript.append(f"{line}  → {shown(result, 60)}")
-        return result
+        return call
 
 
 def _column(title: str, content: str) -> list[str]:

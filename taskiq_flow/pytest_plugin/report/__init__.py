@@ -1,0 +1,112 @@
+"""What a run says about storages: which will run, how it went on each, and where they differ."""
+
+from typing import Any
+
+import pytest
+
+from taskiq_flow.pytest_plugin.options import BACKENDS, Settings
+from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, test_name
+
+__all__ = ["StorageReport", "header", "server_properties", "written"]
+
+_BACKEND = "storage_backend"
+_SERVER = "storage_server"
+_OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+
+
+def header(backends: tuple[str, ...], plans: dict[str, str], origin: str) -> str:
+    """Return the report header's line: each backend, and where a real one comes from."""
+    shown = ", ".join(f"{name} ({plans[name]})" if name in plans else name for name in backends)
+    return f"storage backends: {shown}{f' [{origin}]' if origin else ''}"
+
+
+def server_properties(name: str, *server: str) -> list[tuple[str, object]]:
+    """Return what a test's report carries to the process that prints the totals, and to junitxml."""
+    return [(_BACKEND, name), (_SERVER, ", ".join(filter(None, server)))]
+
+
+def written(matrix: Matrix, form: str) -> str:
+    """Return the matrix in one of ``REPORT_FORMS``."""
+    from taskiq_flow.pytest_plugin.report import html, text
+
+    forms = {".json": Matrix.to_json, ".md": text.markdown, ".html": html.page}
+    return forms[form](matrix)
+
+
+class StorageReport:
+    """A plugin that notes what each test did on each storage, prints it, and writes the reports that were asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._matrix = Matrix()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note one phase of one test."""
+        properties = dict(report.user_properties)
+        backend = properties.get(_BACKEND)
+        if not isinstance(backend, str):
+            return
+        if server := str(properties.get(_SERVER, "")):
+            self._matrix.servers[backend] = server
+        outcomes = self._matrix.tests.setdefault(test_name(report.nodeid, backend), {})
+        before = outcomes.get(backend)
+        if before is None or report.when == "setup":  # a plugin that runs a test again begins anew
+            before = Outcome("skipped")
+        outcomes[backend] = before.followed_by(_outcome(report))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the totals and what differs, where a test used a storage; write the reports."""
+        from taskiq_flow.pytest_plugin.report import text
+
+        if self._matrix.tests:
+            terminalreporter.section("storage backends")
+            for line in [*self.lines(), *text.divergences(self._matrix)]:
+                terminalreporter.write_line(line)
+        if self._settings.matrix:
+            terminalreporter.section("storage matrix")
+            for line in text.table(self._matrix):
+                terminalreporter.write_line(line)
+        for file in self._settings.reports:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(written(self._matrix, file.suffix), encoding="utf-8")
+            terminalreporter.write_line(f"storage report: {file}")
+
+    def lines(self) -> list[str]:
+        """Return a line a backend: how many passed, failed and so on, seconds, which server; or why it did not run."""
+        lines = []
+        for name in BACKENDS:
+            outcomes = [outcomes[name] for outcomes in self._matrix.tests.values() if name in outcomes]
+            if not outcomes:
+                continue
+            numbers = {each: [outcome.outcome for outcome in outcomes].count(each) for each in _OUTCOMES}
+            counts = ", ".join(f"{number} {outcome}" for outcome, number in numbers.items() if number)
+            seconds = sum(outcome.seconds for outcome in outcomes)
+            server = self._matrix.servers.get(name, "")
+            lines.append(f"{name:<10} {counts} in {seconds:.2f}s  {server}".rstrip())
+            if not server and outcomes[0].reason:
+                lines.append(f"{'':<10} DID NOT RUN: {outcomes[0].reason}")
+        return lines
+
+
+def _outcome(report: pytest.TestReport) -> Outcome:
+    """Return what one phase of a test says."""
+    if report.outcome == "failed":
+        is_call = report.when == "call"
+        return Outcome("failed" if is_call else "error", report.duration, _crash(report), report.longreprtext)
+    if hasattr(report, "wasxfail"):
+        told = "xpassed" if report.passed else "xfailed"
+        return Outcome(told, report.duration, str(report.wasxfail).removeprefix("reason: "), report.longreprtext)
+    if report.outcome == "skipped":
+        told_by: Any = report.longrepr
+        reason = str(told_by[2] if isinstance(told_by, tuple) else told_by).removeprefix("Skipped: ")
+        return Outcome("skipped", report.duration, reason)
+    # A passed setup or teardown says nothing yet; nor does a failure that another plugin makes the test repeat.
+    return Outcome("passed" if report.when == "call" and report.passed else "skipped", report.duration)
+
+
+def _crash(report: pytest.TestReport) -> str:
+    """Return the first line of what went wrong."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = str(crash.message if crash else report.longreprtext).strip().splitlines()
+    return lines[0] if lines else ""

@@ -1,0 +1,118 @@
+"""``Matrix``: what each test did on each storage; it may be written as JSON, read again, and merged with others."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from taskiq_flow.pytest_plugin.options import BACKENDS
+
+__all__ = ["Matrix", "Outcome", "UnreadableReport", "test_name"]
+
+_FORMAT = 1
+# From what says least to what says most: of two outcomes of one test on one storage, the latter is kept.
+_WEIGHT = ("skipped", "passed", "xfailed", "xpassed", "failed", "error")
+_SAYS_NOTHING = "skipped"
+
+
+class UnreadableReport(ValueError):  # noqa: N818 - it is what it says
+    """A file is no report of this plugin's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test did on one storage."""
+
+    outcome: str
+    """``passed``, ``failed``, ``error`` (in a fixture), ``skipped``, ``xfailed`` or ``xpassed``."""
+    seconds: float = 0.0
+    """What its fixtures and itself took."""
+    reason: str = ""
+    """Why it did not pass, in a line."""
+    details: str = ""
+    """The same, as pytest shows it."""
+
+    def followed_by(self, phase: "Outcome") -> "Outcome":
+        """Return the outcome of a test that went on with another phase: setup, call or teardown."""
+        says_more = _WEIGHT.index(phase.outcome) > _WEIGHT.index(self.outcome) or bool(phase.reason and not self.reason)
+        telling = phase if says_more else self
+        return Outcome(telling.outcome, self.seconds + phase.seconds, telling.reason, telling.details)
+
+
+@dataclass
+class Matrix:
+    """Tests × storages."""
+
+    servers: dict[str, str] = field(default_factory=dict)
+    """What each storage was: program, version and origin."""
+    tests: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    """Each test's outcomes, by storage."""
+
+    @property
+    def backends(self) -> list[str]:
+        """The storages that tests ran on, in the plugin's order."""
+        used = {name for outcomes in self.tests.values() for name in outcomes}
+        return [name for name in BACKENDS if name in used] + sorted(used - {*BACKENDS})
+
+    def diverging(self) -> Iterator[str]:
+        """Yield the tests that did not do the same on every storage; where one was skipped, it did nothing."""
+        for test, outcomes in self.tests.items():
+            if len({each.outcome for each in outcomes.values()} - {_SAYS_NOTHING}) > 1:
+                yield test
+
+    def merge(self, other: "Matrix") -> None:
+        """Add what another run, or job of a CI, has seen; where both ran a test on a storage, the worse counts."""
+        self.servers = {**other.servers, **self.servers}
+        for test, outcomes in other.tests.items():
+            mine = self.tests.setdefault(test, {})
+            for backend, outcome in outcomes.items():
+                mine[backend] = max(outcome, mine.get(backend, outcome), key=lambda one: _WEIGHT.index(one.outcome))
+
+    def to_json(self) -> str:
+        """Return the whole as JSON."""
+        tests = {
+            test: {name: asdict(outcome) for name, outcome in outcomes.items()} for test, outcomes in self.tests.items()
+        }
+        return json.dumps({"taskiq_flow_matrix": _FORMAT, "servers": self.servers, "tests": tests}, indent=1)
+
+    @classmethod
+    def read(cls, file: Path) -> "Matrix":
+        """Return what `to_json` wrote.
+
+        :raises OSError: the file cannot be read.
+        :raises UnreadableReport: it holds something else.
+        """
+        try:
+            data: Any = json.loads(file.read_bytes())
+            if data["taskiq_flow_matrix"] != _FORMAT:
+                raise UnreadableReport(f"{file} is a report of another version of this plugin")
+            tests = {
+                str(test): {str(name): _outcome(told) for name, told in outcomes.items()}
+                for test, outcomes in data["tests"].items()
+            }
+            return cls({str(name): str(server) for name, server in data["servers"].items()}, tests)
+        except UnreadableReport:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise UnreadableReport(f"{file} is no report that --storage-report=….json wrote") from None
+
+
+def _outcome(told: Any) -> Outcome:
+    outcome = Outcome(str(told["outcome"]), float(told["seconds"]), str(told["reason"]), str(told["details"]))
+    if outcome.outcome not in _WEIGHT:
+        raise ValueError(outcome.outcome)
+    return outcome
+
+
+def test_name(nodeid: str, backend: str) -> str:
+    """Return a test's id without its storage: ``test_it[memory-1]`` on ``memory`` is ``test_it[1]``."""
+    name, bracket, parameters = nodeid.partition("[")
+    parts = parameters.removesuffix("]").split("-")
+    if not bracket or backend not in parts:
+        return nodeid
+    parts.remove(backend)
+    return f"{name}[{'-'.join(parts)}]" if parts else name
+
+
+test_name.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test where it is imported

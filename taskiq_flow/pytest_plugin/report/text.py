@@ -1,0 +1,79 @@
+"""The matrix as text: for the terminal, and as Markdown for the summary of a CI."""
+
+from collections.abc import Iterator
+
+from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome
+
+__all__ = ["divergences", "markdown", "table"]
+
+_SIGNS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "–", "xfailed": "⚠️", "xpassed": "❓"}
+_WIDEST = 100
+
+
+def table(matrix: Matrix) -> Iterator[str]:
+    """Yield the lines of the whole table: a row a test, a column a storage."""
+    backends = matrix.backends
+    widest = max(map(len, [*matrix.tests, "test"]))
+    yield f"{'test':<{widest}}  " + "  ".join(f"{name:<9}" for name in backends).rstrip()
+    for test, outcomes in matrix.tests.items():
+        cells = [outcomes[name].outcome if name in outcomes else "" for name in backends]
+        yield f"{test:<{widest}}  " + "  ".join(f"{cell:<9}" for cell in cells).rstrip()
+
+
+def divergences(matrix: Matrix) -> Iterator[str]:
+    """Yield a paragraph for each test that did not do the same everywhere: what it did on each storage, and why."""
+    for test in matrix.diverging():
+        yield f"{test} diverges"
+        for name in matrix.backends:
+            if name in (outcomes := matrix.tests[test]):
+                outcome = outcomes[name]
+                yield f"    {name:<10} {outcome.outcome:<8} {_shortened(outcome.reason)}".rstrip()
+
+
+def markdown(matrix: Matrix) -> str:
+    """Return the matrix as Markdown: what differs, the totals, and the whole table, folded."""
+    diverging = list(matrix.diverging())
+    lines = ["# Storage matrix", ""]
+    lines += [f"{len(matrix.tests)} tests on {len(matrix.backends)} storages; {len(diverging)} diverge.", ""]
+    lines += _rows(["storage", "server", *_SIGNS], [_totals(matrix, name) for name in matrix.backends])
+    if diverging:
+        head = ["test", *matrix.backends, "why"]
+        lines += ["", "## Tests that diverge", "", *_rows(head, [_explained(matrix, test) for test in diverging])]
+    lines += ["", "<details><summary>All tests</summary>", ""]
+    lines += _rows(["test", *matrix.backends], [[_code(test), *_signs(matrix, test)] for test in matrix.tests])
+    return "\n".join([*lines, "", "</details>", ""])
+
+
+def _explained(matrix: Matrix, test: str) -> list[str]:
+    """Return a test's row, with the reasons of the storages on which it did not pass."""
+    outcomes = matrix.tests[test]
+    reasons = [f"{name}: {_code(_shortened(outcomes[name].reason))}" for name in outcomes if outcomes[name].reason]
+    return [_code(test), *_signs(matrix, test), "<br>".join(reasons)]
+
+
+def _totals(matrix: Matrix, backend: str) -> list[str]:
+    outcomes = [outcomes[backend].outcome for outcomes in matrix.tests.values() if backend in outcomes]
+    return [backend, matrix.servers.get(backend, ""), *(str(outcomes.count(outcome) or "") for outcome in _SIGNS)]
+
+
+def _signs(matrix: Matrix, test: str) -> list[str]:
+    return [_sign(matrix.tests[test].get(name)) for name in matrix.backends]
+
+
+def _sign(outcome: Outcome | None) -> str:
+    return _SIGNS[outcome.outcome] if outcome else ""
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> list[str]:
+    titles = [f"{_SIGNS[title]} {title}" if title in _SIGNS else title for title in head]
+    return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(head), *rows)]
+
+
+def _code(text: str) -> str:
+    """Return text that means itself within a table of Markdown."""
+    shown = text.replace("`", "'").replace("|", "\\|")
+    return f"`{shown}`" if shown else ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
