@@ -22,6 +22,16 @@ from tests.inner import InnerRun
 # Where the whole run was started with Ctrl-C ignored, as in the background, its inner runs must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if "long" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
+
+
 SETTINGS = """
 [pytest]
 filterwarnings = error
@@ -45,7 +55,8 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRu
         more = PYTEST_ASYNCIO.format(mode=asyncio_mode) if asyncio_mode else ""
         pytester.makeini(SETTINGS.format(more=more + ini))
         pytester.makepyfile(test_inner=code)
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        # Loading Hypothesis would take as long as all the rest of such a run.
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *arguments)
 
     return run
 

@@ -1,9 +1,7 @@
-"""The API page: its names, signatures and defaults, and every block of its code, with the imports that it leaves out.
-
-Not here: `create_cache_adapter`, `create_default_middlewares` and `CacheMiddleware`, which come with the cache.
-"""
+"""The API page: its names, signatures, defaults, and every block of its code, with the imports that it leaves out."""
 
 import asyncio
+import dataclasses
 import inspect
 import socket
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from taskiq import InMemoryBroker
 from taskiq_redis import ListQueueBroker
 
 from taskiq_flow.config import TaskiqFlowConfig
-from taskiq_flow.middlewares import PipelineMiddleware, StorageMiddleware
+from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, StorageMiddleware
 from taskiq_flow.pytest_plugin.backends import StorageBackend
 from taskiq_flow.storage import (
     BaseStorageAdapter,
@@ -81,12 +79,33 @@ def test_base_adapter_has_six_abstract_methods() -> None:
             StorageAdapterFactory.create_storage_adapter,
             {"config": None, "broker": None, "redis_url": None, "ttl_seconds": None},
         ),
+        (
+            StorageAdapterFactory.create_cache_adapter,
+            {"config": None, "redis_url": None, "default_ttl": 3600, "lock_timeout": 10},
+        ),
+        (StorageAdapterFactory.create_default_middlewares, {"config": None, "broker": None}),
     ],
 )
 def test_parameters_and_defaults(function: Any, expected: dict[str, Any]) -> None:
     parameters = inspect.signature(function).parameters
     assert {name: parameters[name].default for name in expected} == expected
     assert list(parameters)[: len(expected)] == list(expected), "they may be given by position, too"
+
+
+def test_storage_entry_has_the_pages_attributes_and_methods() -> None:
+    assert [field.name for field in dataclasses.fields(StorageEntry)] == [
+        "key",
+        "value",
+        "created_at",
+        "expires_at",
+        "metadata",
+    ]
+    assert inspect.signature(StorageEntry.is_expired).return_annotation is bool
+    assert inspect.signature(StorageEntry.remaining_ttl).return_annotation == float | None
+
+
+def test_hook_of_the_middleware() -> None:
+    assert list(inspect.signature(StorageMiddleware.post_save).parameters) == ["self", "message", "result"]
 
 
 # --- code blocks ------------------------------------------------------------------------------------------------------
@@ -170,6 +189,39 @@ async def test_sqlite_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert repr(pg) == "SQLAlchemyStorageAdapter(postgresql+asyncpg://user:***@host/db, namespace='taskiq_flow')"
 
 
+@pytest.mark.storage_backends("postgres")
+async def test_any_sqlalchemy_url(storage_backend: StorageBackend, storage_config: TaskiqFlowConfig) -> None:
+    pg = SQLiteStorageAdapter(
+        db_url=storage_backend.url,
+        async_mode=True,
+        namespace=storage_config.storage_namespace,
+        table=storage_config.storage_table,
+    )
+    await pg.set("pipeline:run42:status", {"phase": "completed"})
+    assert await pg.get("pipeline:run42:status") == {"phase": "completed"}
+    await pg.aclose()
+
+
+@pytest.mark.storage_backends("redis")
+async def test_factory_block_on_a_server(
+    storage_backend: StorageBackend, storage_config: TaskiqFlowConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKIQ_FLOW_STORAGE_NAMESPACE", storage_config.storage_namespace)
+    config = TaskiqFlowConfig()
+    redis_broker = ListQueueBroker(storage_backend.url)
+    for redis_url in (storage_backend.url, None):
+        async with StorageAdapterFactory.create_storage_adapter(
+            config=config,
+            broker=redis_broker,
+            redis_url=redis_url,
+            ttl_seconds=7200,
+        ) as adapter:
+            await adapter.set("key", "value")
+            entry = await adapter.get_entry("key")
+            assert entry is not None
+            assert entry.expires_at == entry.created_at + timedelta(hours=2)
+
+
 async def test_factory_blocks() -> None:
     config = TaskiqFlowConfig()
     adapter: BaseStorageAdapter = StorageAdapterFactory.create_storage_adapter(config=config)
@@ -214,6 +266,21 @@ async def test_middleware_in_a_broker() -> None:
     broker.add_middlewares(middleware, PipelineMiddleware())
 
     await _leaves_its_result(broker, middleware.storage)
+
+
+async def test_default_middlewares() -> None:
+    broker = InMemoryBroker(await_inplace=True)
+    middlewares = StorageAdapterFactory.create_default_middlewares()
+    broker.add_middlewares(
+        middlewares["storage"],  # StorageMiddleware
+        middlewares["cache"],  # CacheMiddleware
+        PipelineMiddleware(),
+    )
+
+    storage = middlewares["storage"]
+    assert isinstance(storage, StorageMiddleware)
+    assert isinstance(middlewares["cache"], CacheMiddleware)
+    await _leaves_its_result(broker, storage.storage)
 
 
 async def _leaves_its_result(broker: InMemoryBroker, storage: BaseStorageAdapter) -> None:

@@ -57,6 +57,22 @@ def test_frozen_time_moves_only_when_told() -> None:
     assert not clock.is_frozen()
 
 
+def test_far_from_now_every_microsecond_counts() -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)  # more than a float can tell apart
+    with clock.freeze(last) as frozen:
+        assert frozen.now() == last
+        assert frozen.move_to(last - timedelta(days=9, microseconds=1)) == frozen.now()
+        assert frozen.now() == last - timedelta(days=9, microseconds=1)
+        assert frozen.tick(timedelta(days=9, microseconds=1)) == last
+        assert (clock.now_ms(), type(clock.now_ms())) == (253_402_300_799_999, int)
+
+
+@pytest.mark.parametrize("zone", ["Z", "z", "+00:00"])
+def test_utc_in_iso_8601(zone: str) -> None:
+    with clock.freeze(f"2030-01-01T00:00:00.123456{zone}") as frozen:
+        assert frozen.now() == NEW_YEAR + timedelta(microseconds=123_456)
+
+
 def test_small_steps_add_up() -> None:
     with clock.freeze(NEW_YEAR) as frozen:
         for _ in range(1000):
@@ -151,3 +167,55 @@ def test_one_clock_for_all_threads() -> None:
         for thread in threads:
             thread.join()
         assert clock.now() == NEW_YEAR + timedelta(seconds=2), "no step is lost"
+
+
+class Timetable:
+    """Notes what is asked of it, and when; what falls due does so at given seconds after the new year."""
+
+    def __init__(self, name: str, frozen: clock.FrozenClock, noted: list[tuple[str, str, float]], *due: float) -> None:
+        self._name, self._frozen, self._noted = name, frozen, noted
+        self._due = [NEW_YEAR + timedelta(seconds=seconds) for seconds in due]
+
+    async def settle(self) -> None:
+        self._note("settles")
+
+    async def next_due(self, until: datetime) -> datetime | None:
+        return min((instant for instant in self._due if instant <= until), default=None)
+
+    async def fire(self) -> None:
+        if fired := [instant for instant in self._due if instant <= self._frozen.now()]:
+            self._due = [instant for instant in self._due if instant not in fired]
+            self._note("fires")
+
+    def _note(self, what: str) -> None:
+        self._noted.append((self._name, what, (self._frozen.now() - NEW_YEAR).total_seconds()))
+
+
+async def test_time_goes_through_what_is_due() -> None:
+    noted: list[tuple[str, str, float]] = []
+    with clock.freeze(NEW_YEAR) as frozen:
+        frozen.drive(Timetable("a", frozen, noted, 20, 5, 100))
+        frozen.drive(Timetable("b", frozen, noted, -3, 5, 60, 61))
+        assert await frozen.advance(60) == frozen.now() == NEW_YEAR + timedelta(seconds=60)
+        assert noted == [
+            ("a", "settles", 0),
+            ("b", "settles", 0),
+            ("b", "fires", 0),  # overdue: at once
+            ("a", "fires", 5),
+            ("b", "fires", 5),
+            ("a", "fires", 20),
+            ("b", "fires", 60),
+            ("a", "settles", 60),
+            ("b", "settles", 60),
+        ]
+        noted.clear()
+        await frozen.advance(timedelta(seconds=0.5))
+        assert [step for step in noted if step[1] == "fires"] == []
+        with pytest.raises(ValueError, match="-1"):
+            await frozen.advance(-1)
+        assert frozen.now() == NEW_YEAR + timedelta(seconds=60.5)
+
+
+async def test_where_nothing_is_driven_to_advance_is_to_tick() -> None:
+    with clock.freeze(NEW_YEAR) as frozen:
+        assert await frozen.advance(1.5) == frozen.now() == NEW_YEAR + timedelta(seconds=1.5)

@@ -107,6 +107,8 @@ def test_passwords_are_hidden(name: str, show: Callable[[object], str]) -> None:
         ("sqlite:///a.db", "sqlite:///a.db"),
         ("sqlite:////folder/a@b.db", "sqlite:////folder/a@b.db"),
         ("postgresql+asyncpg://u:s3cret@h/d?password=s3cret", "postgresql+asyncpg://u:***@h/d?***"),
+        ("redis://u:s3cret@h/0?next=redis://i", "redis://u:***@h/0?***"),
+        ("redis://h?password=s3@cret", "redis://***"),
         ("user:s3cret@host/db?x", "host/db"),
         ("localhost", "localhost"),
         ("", ""),

@@ -11,11 +11,20 @@ from typing import Any, NamedTuple
 import pytest
 import taskiq_redis
 from redis import Redis
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import SSLConnection
 from redis.cluster import RedisCluster
 from taskiq import AsyncBroker, InMemoryBroker
 
+from taskiq_flow import clock
+from taskiq_flow.cache import InMemoryCacheAdapter, RedisCacheAdapter, StorageCacheAdapter
 from taskiq_flow.config import TaskiqFlowConfig
-from taskiq_flow.exceptions import ConfigurationError, InvalidTTLError, StorageConnectionError
+from taskiq_flow.exceptions import (
+    ConfigurationError,
+    InvalidTTLError,
+    MissingDependencyError,
+    StorageConnectionError,
+)
 from taskiq_flow.storage import (
     BaseStorageAdapter,
     InMemoryStorageAdapter,
@@ -23,7 +32,9 @@ from taskiq_flow.storage import (
     SQLAlchemyStorageAdapter,
     StorageAdapterFactory,
 )
+from taskiq_flow.storage.redis_broker import server_of
 from tests import redis_servers
+from tests.contract.test_clocks import SixMethods
 from tests.redis_servers import PASSWORD
 
 create = StorageAdapterFactory.create_storage_adapter
@@ -108,6 +119,133 @@ def test_default_time_to_live_is_the_same_everywhere(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "arguments", "address"),
+    [
+        ({"storage_url": "memory://"}, {"type": "memory"}, "memory://"),
+        ({"storage_url": "memory://a://b"}, {}, "memory://a://b"),
+        ({"storage_url": "sqlite:///x"}, {"type": "sqlite"}, "sqlite+aiosqlite:///x"),
+        ({"storage_url": "postgresql://h/d"}, {"type": "sqlalchemy"}, "postgresql+asyncpg://h/d"),
+        ({}, {"type": "sqlite"}, "sqlite+aiosqlite:///taskiq-flow.db"),
+        ({}, {"type": "sqlalchemy"}, "sqlite+aiosqlite:///taskiq-flow.db"),
+        ({}, {"type": "redis"}, "redis://localhost:6379"),
+        ({}, {"type": "redis", "redis_url": "redis://h"}, "redis://h"),
+    ],
+)
+def test_a_type_and_what_fits_it(settings: dict[str, Any], arguments: dict[str, Any], address: str) -> None:
+    adapter = create(TaskiqFlowConfig(**settings), **arguments)
+    assert repr(adapter) == f"{type(adapter).__name__}({address}, namespace='taskiq_flow')"
+
+
+async def test_a_memory_without_a_name_is_shared_with_nobody() -> None:
+    one, another = (create(TaskiqFlowConfig(storage_url="memory://")) for _ in range(2))
+    await one.set("key", 1)
+    assert await another.keys() == []
+
+
+@pytest.mark.parametrize("url", ["redis://h", "sqlite:///x"])
+def test_time_outs_reach_the_adapter(url: str) -> None:
+    config = TaskiqFlowConfig(storage_url=url, storage_connect_timeout=1.5, storage_operation_timeout=2.5)
+    adapter: Any = create(config)
+    assert adapter._operation_timeout == 2.5
+    if isinstance(adapter, SQLAlchemyStorageAdapter):
+        assert adapter._connect_timeout == 1.5
+
+
+# --- caches -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("memory://shared", InMemoryCacheAdapter),
+        ("redis://h", RedisCacheAdapter),
+        ("sqlite:///x", StorageCacheAdapter),
+    ],
+)
+async def test_a_cache_is_on_the_storage_that_is_chosen(
+    url: str, kind: type[StorageCacheAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TaskiqFlowConfig(storage_url=url, storage_namespace="shop")
+    cache: Any = StorageAdapterFactory.create_cache_adapter(config, default_ttl=7, lock_timeout=3)
+    assert type(cache) is kind
+    assert (cache.default_ttl, cache.lock_timeout) == (7, 3)
+    assert repr(cache.storage) == repr(create(config))
+
+    closed = []
+
+    async def note() -> None:
+        closed.append(cache.storage)
+
+    monkeypatch.setattr(cache.storage, "aclose", note)
+    await cache.aclose()
+    assert closed == [cache.storage], "it is the cache's own"
+
+
+def test_a_cache_without_more_ado() -> None:
+    in_memory: Any = StorageAdapterFactory.create_cache_adapter(TaskiqFlowConfig())
+    on_redis: Any = StorageAdapterFactory.create_cache_adapter(TaskiqFlowConfig(), redis_url="redis://h")
+    for cache in (in_memory, on_redis):
+        assert (cache.default_ttl, cache.lock_timeout) == (3600, 10)
+    assert repr(on_redis.storage) == "RedisStorageAdapter(redis://h, namespace='taskiq_flow')"
+
+
+def test_a_cache_on_the_brokers_server() -> None:
+    cache = StorageAdapterFactory.create_cache_adapter(broker=taskiq_redis.ListQueueBroker("redis://h:1/2"))
+    assert isinstance(cache, RedisCacheAdapter)
+    assert "(redis://h:1/2 (the broker's), " in repr(cache.storage)
+
+
+def test_a_cache_on_a_storage_of_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StorageAdapterFactory, "_builders", dict(StorageAdapterFactory._builders))
+    StorageAdapterFactory.register_scheme("dict", lambda _url, _config: SixMethods(clock.now_ms, {}))
+    cache = StorageAdapterFactory.create_cache_adapter(TaskiqFlowConfig(storage_url="dict://"))
+    assert type(cache) is StorageCacheAdapter
+    assert isinstance(cache.storage, SixMethods)
+
+
+async def test_the_default_middlewares_share_one_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Any = StorageAdapterFactory.create_default_middlewares(
+        TaskiqFlowConfig(storage_namespace="shop"), taskiq_redis.ListQueueBroker("redis://h:1/2")
+    )
+    assert {name: type(middleware).__name__ for name, middleware in made.items()} == {
+        "storage": "StorageMiddleware",
+        "cache": "CacheMiddleware",
+    }
+    storage, cache = made["storage"].storage, made["cache"].cache
+    assert repr(storage) == "RedisStorageAdapter(redis://h:1/2 (the broker's), namespace='shop')"
+    assert cache.storage is storage
+    assert cache.lock_timeout == 300
+
+    closed = []
+
+    async def note() -> None:
+        closed.append(storage)
+
+    monkeypatch.setattr(storage, "aclose", note)
+    for middleware in made.values():
+        await middleware.shutdown()
+    assert closed == [storage], "once, by the one that owns it"
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def test_schemes_that_are_known_are_listed() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        create(TaskiqFlowConfig(storage_url="dynamo://h"))
+    known = ", ".join(f"{scheme}://" for scheme in sorted(StorageAdapterFactory._builders))
+    assert str(raised.value) == (
+        f"the storage URL 'dynamo://h' has an unknown scheme; known schemes: {known}, and any other of SQLAlchemy's"
+    )
+
+
+def test_a_dialect_of_sqlalchemys_is_known() -> None:
+    config = TaskiqFlowConfig(storage_url="mssql+pymssql://u:secret@h/d", storage_async_mode=False)
+    with pytest.raises(MissingDependencyError, match=r"^mssql\+pymssql:// needs 'pymssql', which is not installed"):
+        create(config)
+
+
+@pytest.mark.parametrize(
     ("settings", "arguments", "words"),
     [
         ({"storage_type": "mongo"}, {}, ["'mongo'", "auto, memory, redis, sqlite, sqlalchemy"]),
@@ -120,7 +258,7 @@ def test_default_time_to_live_is_the_same_everywhere(url: str) -> None:
         (
             {"storage_url": "sqlite:///x", "storage_redis_url": "redis://:secret@h"},
             {},
-            ["storage_url (sqlite:///x)", "storage_redis_url (redis://:***@h)", "only one"],
+            ["storage_url (sqlite:///x) and storage_redis_url (redis://:***@h) are both set and differ: set only one"],
         ),
         ({"storage_type": "sqlite"}, {"redis_url": "redis://h"}, ["redis_url", "'sqlite'"]),
         ({}, {"redis_url": "http://u:secret@h"}, ["http://u:***@h"]),
@@ -168,6 +306,23 @@ def test_a_scheme_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         StorageAdapterFactory.register_scheme("redis", build)
     with pytest.raises(ConfigurationError, match="'Dynamo DB' is no URL scheme"):
         StorageAdapterFactory.register_scheme("Dynamo DB", build)
+    for scheme in ("", "X", "dynamo:"):
+        with pytest.raises(ConfigurationError, match="is no URL scheme"):
+            StorageAdapterFactory.register_scheme(scheme, build)
+
+
+def test_a_scheme_with_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StorageAdapterFactory, "_builders", dict(StorageAdapterFactory._builders))
+    any_driver, fast = InMemoryStorageAdapter(namespace="any"), InMemoryStorageAdapter(namespace="fast")
+    StorageAdapterFactory.register_scheme("dynamo", lambda _url, _config: any_driver)
+    StorageAdapterFactory.register_scheme("dynamo+fast", lambda _url, _config: fast)
+    for url, adapter in (
+        ("dynamo://t", any_driver),
+        ("dynamo+slow://t", any_driver),
+        ("dynamo+slow+old://t", any_driver),
+        ("dynamo+fast://t", fast),
+    ):
+        assert create(TaskiqFlowConfig(storage_url=url)) is adapter
 
 
 # --- missing packages -------------------------------------------------------------------------------------------------
@@ -193,6 +348,103 @@ except MissingDependencyError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert f'pip install "taskiq-flow-kit[{extra}]"' in done.stdout
     assert missing in done.stdout
+
+
+# --- brokers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_settings_say_holds_on_the_brokers_server_too() -> None:
+    broker = taskiq_redis.ListQueueBroker("redis://h:1/2")
+    config = TaskiqFlowConfig(
+        storage_namespace="shop",
+        storage_ttl_seconds=60,
+        storage_connect_timeout=1.5,
+        storage_operation_timeout=2.5,
+    )
+    adapter: Any = create(config, broker=broker)
+    assert repr(adapter) == "RedisStorageAdapter(redis://h:1/2 (the broker's), namespace='shop')"
+    assert (adapter.ttl_seconds, adapter._operation_timeout) == (60, 2.5)
+    client = await adapter._client()
+    assert client.connection_pool.connection_kwargs["socket_connect_timeout"] == 1.5
+    await adapter.aclose()
+    assert isinstance(create(config, broker=broker, type="memory"), InMemoryStorageAdapter)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://", "redis://localhost:6379/0"),
+        ("redis://u:secret@h:1/2", "redis://h:1/2"),
+        ("rediss://h", "rediss://h:6379/0"),
+        ("unix:///run/redis.sock", "redis:///run/redis.sock/0"),
+    ],
+)
+async def test_how_a_brokers_server_is_called(url: str, address: str) -> None:
+    adapter: Any = create(broker=taskiq_redis.ListQueueBroker(url))
+    assert repr(adapter) == f"RedisStorageAdapter({address} (the broker's), namespace='taskiq_flow')"
+    client = await adapter._client()
+    assert client.connection_pool.timeout is None, "it is the adapter that gives up"
+    await adapter.aclose()
+
+
+async def test_how_a_brokers_sentinels_are_asked() -> None:
+    broker = taskiq_redis.ListQueueSentinelBroker(
+        [("a", 1), ("b", 2)], "main", min_other_sentinels=1, sentinel_kwargs={"password": "of the sentinels"}, db=3
+    )
+    adapter: Any = create(TaskiqFlowConfig(storage_connect_timeout=1.5), broker=broker)
+    assert repr(adapter) == "RedisStorageAdapter(sentinel://a:1,b:2/main (the broker's), namespace='taskiq_flow')"
+    pool = (await adapter._client()).connection_pool
+    manager = pool.sentinel_manager
+    assert pool.service_name == "main"
+    assert manager.min_other_sentinels == 1
+    assert (pool.connection_kwargs["db"], pool.connection_kwargs["socket_connect_timeout"]) == (3, 1.5)
+    for sentinel in manager.sentinels:
+        settings = sentinel.connection_pool.connection_kwargs
+        assert (settings["password"], settings["socket_connect_timeout"]) == ("of the sentinels", 1.5)
+    await adapter.aclose()
+
+
+@pytest.mark.parametrize("ssl", [True, False])
+async def test_tls_of_a_sentinel_broker_is_that_of_the_storage(ssl: bool) -> None:
+    broker = taskiq_redis.ListQueueSentinelBroker([("a", 1)], "main", ssl=ssl)
+    adapter: Any = create(broker=broker)
+    pool = (await adapter._client()).connection_pool
+    assert issubclass(pool.connection_class, SSLConnection) == ssl
+    await adapter.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "query", "address"), [("redis://u:secret@h:1", "", "redis"), ("rediss://u:secret@h:1", "none", "rediss")]
+)
+async def test_how_a_brokers_cluster_is_called(url: str, query: str, address: str) -> None:
+    broker = taskiq_redis.ListQueueClusterBroker(url + (f"?ssl_cert_reqs={query}" if query else ""))
+    broker.redis.nodes_manager.startup_nodes["i:2"] = ClusterNode("i", 2)
+    adapter: Any = create(TaskiqFlowConfig(storage_connect_timeout=1.5), broker=broker)
+    assert repr(adapter) == (
+        f"RedisStorageAdapter({address}+cluster://h:1,i:2 (the broker's), namespace='taskiq_flow')"
+    )
+    client = server_of(broker, 1.5).make_client()  # type: ignore[union-attr] # it is one of taskiq-redis
+    settings = client.connection_kwargs
+    assert sorted(client.nodes_manager.startup_nodes) == ["h:1", "i:2"]
+    assert (settings["username"], settings["password"]) == ("u", "secret")
+    assert (settings["socket_connect_timeout"], client.reinitialize_steps) == (1.5, 0)
+    assert (settings.get("connection_class") is SSLConnection) == bool(query)
+    assert settings.get("ssl_cert_reqs", "") == query
+    await client.aclose()
+    await broker.redis.aclose()
+
+
+def test_a_broker_is_known_wherever_in_taskiq_redis_it_is() -> None:
+    pool = taskiq_redis.ListQueueBroker("redis://h:1/2").connection_pool
+    moved = type("Moved", (InMemoryBroker,), {"__module__": "taskiq_redis.brokers.moved", "connection_pool": pool})
+    assert "(redis://h:1/2 (the broker's), " in repr(create(broker=moved()))
+
+
+def test_a_broker_of_somebody_elses_says_nothing() -> None:
+    class Another(InMemoryBroker):
+        connection_pool = "of something else"
+
+    assert isinstance(create(broker=Another()), InMemoryStorageAdapter)
 
 
 # --- the brokers of taskiq-redis, on real servers ---------------------------------------------------------------------

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,15 @@ def test_each_loop_has_its_own(per_loop: PerLoop[Resource]) -> None:
     assert len(set(found)) == 50
 
 
+async def test_the_resources_of_all_loops(per_loop: PerLoop[Resource]) -> None:
+    with loop_in_a_thread() as loop:
+        assert per_loop.resources() == []
+        held = [await per_loop.get(), get_on(loop, per_loop)]
+        assert per_loop.resources() == held
+        await per_loop.aclose()
+    assert per_loop.resources() == []
+
+
 async def test_nothing_is_kept_where_making_fails() -> None:
     failures = iter([OSError("no more files")])
 
@@ -119,10 +130,10 @@ async def test_what_nobody_refers_to_any_more_is_closed() -> None:
     assert resource.is_closed_at_home
 
 
-# In the loop's very last turn it is too late: asyncio itself then never runs what it scheduled for a dropped generator.
-@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int) -> None:
     """The end of ``asyncio.run`` cancels every task: the one that closes what was dropped as well."""
+    made: list[Resource] = []
     closed: list[Resource] = []
 
     async def close(resource: Resource) -> None:
@@ -131,13 +142,13 @@ def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int) -> Non
         closed.append(resource)
 
     async def scenario() -> None:
-        await PerLoop(Resource, close).get()
+        made.append(await PerLoop(Resource, close).get())
         for _ in range(turns):
             await asyncio.sleep(0)
 
     asyncio.run(scenario())
     gc.collect()
-    assert len(closed) == 1
+    assert closed == made
 
 
 async def test_closing_reaches_the_loops_of_other_threads(per_loop: PerLoop[Resource]) -> None:
@@ -167,6 +178,66 @@ def test_closing_from_outside(per_loop: PerLoop[Resource]) -> None:
         assert all(resource.is_closed_at_home for resource in resources)
         per_loop.close_from_outside()
     idle.close()
+
+
+def test_closing_from_outside_does_not_wait_for_ever() -> None:
+    may_end = threading.Event()
+
+    async def close(_resource: Resource) -> None:
+        await asyncio.to_thread(may_end.wait, 10)
+
+    per_loop = PerLoop(Resource, close)
+    with loop_in_a_thread() as busy:
+        get_on(busy, per_loop)
+        try:
+            with pytest.raises(FutureTimeoutError):
+                per_loop.close_from_outside(timeout=0.01)
+            assert not may_end.is_set()
+        finally:
+            may_end.set()
+
+
+def test_closing_from_outside_while_the_loop_of_another_thread_ends(per_loop: PerLoop[Resource]) -> None:
+    opened, asked = threading.Event(), threading.Event()
+    found: list[Resource] = []
+
+    async def other() -> None:
+        found.append(await per_loop.get())
+        opened.set()
+        asked.wait(10)
+
+    thread = threading.Thread(target=asyncio.run, args=(other(),))
+    thread.start()
+    opened.wait(10)
+
+    def ask(loop: Any, *callback: Any, **context: Any) -> Any:
+        handle = call_soon_threadsafe(loop, *callback, **context)
+        asked.set()
+        return handle
+
+    call_soon_threadsafe = asyncio.BaseEventLoop.call_soon_threadsafe
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", ask)
+        per_loop.close_from_outside()
+    thread.join()
+    assert found[0].is_closed_at_home
+
+
+def test_a_loop_that_was_closed_does_not_keep_others_open(per_loop: PerLoop[Resource]) -> None:
+    gone, idle = asyncio.new_event_loop(), asyncio.new_event_loop()
+    gone.run_until_complete(per_loop.get())
+    resource = idle.run_until_complete(per_loop.get())
+    gone.close()
+    per_loop.close_from_outside()
+    assert resource.is_closed_at_home
+    idle.close()
+
+
+async def test_two_that_close_at_once_close_each_loop_once(per_loop: PerLoop[Resource]) -> None:
+    with loop_in_a_thread() as loop:
+        resources = [await per_loop.get(), get_on(loop, per_loop)]
+        await asyncio.gather(*[per_loop.aclose() for _ in range(3)])
+    assert all(resource.is_closed_at_home for resource in resources)
 
 
 def test_a_loop_that_was_closed_without_more_ado_is_forgotten(per_loop: PerLoop[Resource]) -> None:

@@ -14,7 +14,12 @@ from taskiq import InMemoryBroker, SimpleRetryMiddleware
 from taskiq.exceptions import NoResultError
 
 from taskiq_flow import clock
-from taskiq_flow.exceptions import ConfigurationError, SerializationError, StorageConnectionError
+from taskiq_flow.exceptions import (
+    ConfigurationError,
+    SerializationError,
+    StorageBackendError,
+    StorageConnectionError,
+)
 from taskiq_flow.middlewares import LostResult, StorageMiddleware
 from taskiq_flow.results import StoredResult, UnstorableResultError
 from taskiq_flow.storage import (
@@ -23,6 +28,7 @@ from taskiq_flow.storage import (
     SQLAlchemyStorageAdapter,
     StorageEntry,
 )
+from tests.adapters import SixMethods
 
 NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -59,37 +65,12 @@ class FragileAdapter(InMemoryStorageAdapter):
         self.closed += 1
 
 
-class SixMethods(BaseStorageAdapter):
-    """A custom adapter: the page's abstract methods and nothing else."""
-
-    def __init__(self, ttl_seconds: float | None = None) -> None:
-        self.inner = InMemoryStorageAdapter(ttl_seconds)
-
-    async def get(self, key: str) -> Any | None:
-        return await self.inner.get(key)
-
-    async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
-        await self.inner.set(key, value, ttl_seconds)
-
-    async def delete(self, key: str) -> bool:
-        return await self.inner.delete(key)
-
-    async def exists(self, key: str) -> bool:
-        return await self.inner.exists(key)
-
-    async def keys(self, pattern: str = "*") -> list[str]:
-        return await self.inner.keys(pattern)
-
-    async def cleanup(self, ttl_seconds: int = 3600) -> int:
-        return await self.inner.cleanup(ttl_seconds)
-
-
 @pytest.fixture(params=["memory", "sqlite", "custom"])
 async def storage(request: pytest.FixtureRequest) -> AsyncIterator[BaseStorageAdapter]:
     adapters: dict[str, Callable[[], BaseStorageAdapter]] = {
         "memory": InMemoryStorageAdapter,
         "sqlite": lambda: SQLAlchemyStorageAdapter("sqlite+aiosqlite://"),
-        "custom": SixMethods,
+        "custom": lambda: SixMethods(InMemoryStorageAdapter()),
     }
     async with adapters[request.param]() as adapter:
         yield adapter
@@ -208,6 +189,28 @@ async def test_a_value_that_is_no_data(
     assert str(result.error).startswith(f"the return value of task shop.connect ({task_id}) could not be stored: ")
 
 
+async def test_a_value_that_the_storage_refuses(broker: InMemoryBroker) -> None:
+    class NarrowAdapter(InMemoryStorageAdapter):
+        async def set_entry(self, entry: StorageEntry) -> None:
+            if len(repr(entry.value)) > 5000:
+                raise StorageBackendError(f"redis at redis://host/0 refused set_entry({entry.key!r}): too large")
+            await super().set_entry(entry)
+
+    middleware = StorageMiddleware(NarrowAdapter())
+    broker.add_middlewares(middleware)
+
+    @broker.task
+    async def large() -> str:
+        return "x" * 10_000
+
+    record = await middleware.load_stored(await run(broker, large))
+    assert record is not None
+    assert record.error is not None
+    assert (record.status, record.result) == ("unstorable", None)
+    assert "too large" in record.error.message
+    assert (middleware.stored, middleware.failures, middleware.unstorable) == (0, 0, 1)
+
+
 async def test_what_is_not_there(storage: BaseStorageAdapter) -> None:
     middleware = StorageMiddleware(storage)
     assert await middleware.load("nobody") is None
@@ -236,9 +239,11 @@ async def test_the_entry_has_metadata_and_its_own_time() -> None:
 
 
 @pytest.mark.parametrize(("label", "seconds"), [(30, 30), (0.25, 0.25), ("12.5", 12.5), (None, 500)])
-@pytest.mark.parametrize("make", [InMemoryStorageAdapter, SixMethods])
-async def test_a_tasks_own_time_to_live(make: Any, label: Any, seconds: float) -> None:
-    middleware, broker = StorageMiddleware(make(ttl_seconds=500)), InMemoryBroker(await_inplace=True)
+@pytest.mark.parametrize("custom", [False, True])
+async def test_a_tasks_own_time_to_live(custom: bool, label: Any, seconds: float) -> None:
+    storage = InMemoryStorageAdapter(ttl_seconds=500)
+    middleware = StorageMiddleware(SixMethods(storage) if custom else storage)
+    broker = InMemoryBroker(await_inplace=True)
     broker.add_middlewares(middleware)
 
     @broker.task(storage_ttl=label)

@@ -14,10 +14,14 @@ from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from taskiq_flow import clock
-from taskiq_flow.exceptions import ConfigurationError
+from taskiq_flow.exceptions import ConfigurationError, SerializationError, StorageConnectionError
 from taskiq_flow.storage import RedisStorageAdapter, StorageEntry
+from taskiq_flow.storage import redis as redis_adapter
+from taskiq_flow.storage.base import ABSENT
 from tests import redis_servers
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -66,6 +70,15 @@ async def test_the_server_has_the_time_to_live(adapter: RedisStorageAdapter, raw
     expires_at = datetime.now(timezone.utc) + timedelta(seconds=30)
     await adapter.set_entry(StorageEntry("key", 3, expires_at=expires_at))
     assert 25_000 < pttl(raw) <= 30_000
+
+
+async def test_the_server_has_the_time_to_live_of_an_exchange(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    assert await adapter.compare_and_set("key", ABSENT, 1, ttl_seconds=60)
+    assert 55_000 < pttl(raw) <= 60_000
+    assert await adapter.compare_and_set("key", 1, 2)
+    assert pttl(raw) == -1, "for ever again"
+    assert await adapter.compare_and_set("key", 2, ABSENT)
+    assert raw.dbsize() == 0
 
 
 async def test_the_server_has_the_default_time_to_live(url: str, raw: Redis) -> None:
@@ -139,6 +152,20 @@ async def test_an_entry_is_one_string_of_redis(adapter: RedisStorageAdapter, raw
     assert raw.dbsize() == 0, "nothing beside the entries is stored"
 
 
+async def test_a_namespace_is_quoted(url: str, raw: Redis) -> None:
+    async with RedisStorageAdapter(url, namespace="a/b:c é*") as adapter:
+        await adapter.set("key/é:*", 1)
+        assert await adapter.keys() == ["key/é:*"]
+    assert raw.keys() == ["a%2Fb%3Ac%20%C3%A9%2A:key/é:*".encode()]
+
+
+def test_what_it_is_called() -> None:
+    client: Any = object()
+    assert repr(RedisStorageAdapter()) == "RedisStorageAdapter(redis://localhost:6379, namespace='taskiq_flow')"
+    assert "(a client that was passed in, " in repr(RedisStorageAdapter(client=client))
+    assert "(a client that was passed in, " in repr(RedisStorageAdapter(client_factory=lambda: client))
+
+
 # --- what others do meanwhile -----------------------------------------------------------------------------------------
 
 
@@ -185,6 +212,32 @@ async def test_foreign_entries_are_left_alone(adapter: RedisStorageAdapter, raw:
     assert await adapter.keys() == []
     assert await adapter.cleanup() == 0
     assert raw.dbsize() == len(foreign)
+
+
+@pytest.mark.parametrize(
+    ("stored", "why"),
+    [
+        ("theirs", "it does not begin like one"),
+        ('{"expires_at": null, "created_at": 1, "metadata": {}}', "it is cut off or mixed up"),
+        ('{"expires_at": null, "created_at": 1, "metadata": {}, "value": 1', "it is cut off or mixed up"),
+    ],
+)
+async def test_what_is_wrong_with_an_entry_is_told(
+    stored: str, why: str, adapter: RedisStorageAdapter, raw: Redis
+) -> None:
+    raw.set("taskiq_flow:key", stored)
+    with pytest.raises(SerializationError) as raised:
+        await adapter.get("key")
+    told = "the entry under key 'key' cannot be read: it is not one of ours, or damaged"
+    assert str(raised.value) == f"{told}: {why}"
+
+
+async def test_a_foreign_name_that_is_no_text_is_left_alone(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    await adapter.set("key", 1)
+    raw.set(b"taskiq_flow:\xff", "theirs")
+    assert await adapter.keys() == ["key"]
+    assert await adapter.cleanup() == 0
+    assert raw.dbsize() == 2
 
 
 # --- clients and options ----------------------------------------------------------------------------------------------
@@ -257,8 +310,91 @@ def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
     assert "s3" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (
+            "http://:s3cret@h",
+            "'http://:***@h' is no URL of a Redis server; known schemes: redis://, rediss://, unix://, valkey://, "
+            "valkeys://, redis+cluster://, rediss+cluster://",
+        ),
+        ("redis://:s3cret@h?nonsense=1", "the Redis URL 'redis://:***@h?***' has an unknown query parameter {}"),
+        ("redis://h?db=one", "the Redis URL 'redis://h?***' has a port or query value {}"),
+        ("redis://h:65536", "the Redis URL 'redis://h:65536' has a port or query value {}"),
+        ("valkey://h:65536", "the Redis URL 'valkey://h:65536' has a port or query value {}"),
+        ("redis://h?port=65536", "the Redis URL 'redis://h?***' has a port or query value {}"),
+        ("redis://h?port=-1", "the Redis URL 'redis://h?***' has a port or query value {}"),
+        ("redis://h?port=one", "the Redis URL 'redis://h?***' has a port or query value {}"),
+    ],
+)
+def test_what_is_said_of_a_url(url: str, told: str) -> None:
+    advice = "that cannot be used; a password with any of / ? # @ must be quoted (urllib.parse.quote)"
+    with pytest.raises(ConfigurationError) as raised:
+        RedisStorageAdapter(url)
+    assert str(raised.value) == told.format(advice)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:0", "redis://h:0"),
+        ("redis://h:65535", "redis://h:65535"),
+        ("redis://h?port=0", "redis://h?***"),
+        ("redis://h?port=65535", "redis://h?***"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("valkeys://h", "valkeys://h"),
+        ("redis://h?client_name=a://b", "redis://h?***"),
+    ],
+)
+def test_urls_that_can_be_used(url: str, shown: str) -> None:
+    assert f"({shown}, " in repr(RedisStorageAdapter(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "tls"), [("redis://h", False), ("valkey://h", False), ("rediss://h", True), ("valkeys://h", True)]
+)
+async def test_how_clients_are_made(url: str, tls: bool) -> None:
+    async with RedisStorageAdapter(url, connect_timeout=1.5, max_connections=7) as adapter:
+        pool = (await adapter._client()).connection_pool
+        settings = pool.connection_kwargs
+        assert issubclass(pool.connection_class, SSLConnection) == tls
+        assert (pool.max_connections, pool.timeout) == (7, None)
+        assert (settings["socket_connect_timeout"], settings["socket_timeout"]) == (1.5, None)
+        assert settings["retry"].get_retries() == 1, "once, where a restarted server dropped the connection"
+        assert settings["retry_on_error"] == [RedisConnectionError]
+        assert settings["retry"]._supported_errors == (RedisConnectionError,), "others are not worth another try"
+
+
+@pytest.mark.parametrize(("url", "tls"), [("redis+cluster://h:1", False), ("rediss+cluster://h:1", True)])
+async def test_how_clients_of_clusters_are_made(url: str, tls: bool) -> None:
+    client: Any = redis_adapter._factory_for(url, 1.5, 7)()
+    settings = client.connection_kwargs
+    assert (client.reinitialize_steps, client.nodes_manager.startup_nodes["h:1"].max_connections) == (0, 7)
+    assert (settings["socket_connect_timeout"], settings["socket_timeout"]) == (1.5, None)
+    assert (settings.get("connection_class") is SSLConnection) == tls
+    await client.aclose()
+
+
 @pytest.mark.parametrize("name", ["connect_timeout", "operation_timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "1", None])
 def test_nothing_waits_for_ever(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be a number of seconds above 0"):
         RedisStorageAdapter("redis://h", **{name: value})
+
+
+@pytest.mark.storage_backends("redis")
+async def test_an_exchange_whose_answer_is_lost_is_not_said_to_have_failed(
+    storage_adapter: RedisStorageAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Pipeline._execute_transaction
+
+    async def lose_the_answer(pipe: Any, *arguments: Any) -> Any:
+        await execute(pipe, *arguments)
+        raise RedisConnectionError("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "_execute_transaction", lose_the_answer)
+        with pytest.raises(StorageConnectionError, match="the connection was lost"):
+            await storage_adapter.compare_and_set("key", ABSENT, 1)
+    assert await storage_adapter.get("key") == 1
+    assert await storage_adapter.compare_and_set("key", 1, 2), "the next call works"

@@ -87,6 +87,8 @@ def test_what_comes_back_is_what_went_in(value: Any) -> None:
         datetime(2026, 10, 25, 2, 30, fold=1),
         time(2, 30, 0, 5, timezone(timedelta(hours=5, minutes=30, seconds=7)), fold=1),
         datetime(2026, 1, 1, tzinfo=timezone(timedelta(seconds=-1))),
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=-1))),
+        time(1, tzinfo=timezone(timedelta(microseconds=999_999)), fold=1),
         UUID(int=0),
         set(),
         (),
@@ -105,6 +107,8 @@ def test_corners(value: Any) -> None:
         (Decimal("1.10"), '{"$type": "decimal", "value": "1.10"}'),
         ({3: "x"}, '{"$type": "dict", "value": [[3, "x"]]}'),
         ({3, 1, 2}, '{"$type": "set", "value": [1, 2, 3]}'),
+        (2**2048 - 1, str(2**2048 - 1)),
+        (2**2048, f'{{"$type": "int", "value": "{2**2048:#x}"}}'),
     ],
 )
 def test_text_that_is_stored(value: Any, text: str) -> None:
@@ -131,6 +135,25 @@ def test_depth() -> None:
                 assert f"more than {MAX_DEPTH} levels deep" in str(error)  # noqa: PT017 - it must be the writer's
                 break
             value = deeper
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inner: [inner],
+        lambda inner: (inner,),
+        lambda inner: {"a": inner},
+        lambda inner: {1: inner},
+        lambda inner: frozenset({inner}),
+    ],
+)
+def test_a_hundred_levels_and_no_more(wrap: Any) -> None:
+    value: Any = 1
+    for _ in range(MAX_DEPTH):
+        value = wrap(value)
+    assert alike(loads(dumps(value)), value)
+    with pytest.raises(SerializationError, match="is nested more than 100 levels deep, or contains itself"):
+        dumps(wrap(value))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -176,6 +199,16 @@ def test_what_would_not_come_back_is_refused(value: Any, told: str) -> None:
     assert str(raised.value).startswith("the value for key 'k', at value")
     assert told in str(raised.value)
     assert len(str(raised.value)) < 500
+
+
+def test_what_the_refusal_says() -> None:
+    for length, shown in ((78, f"['{'k' * 78}']"), (79, f"['{'k' * 78}…]")):
+        with pytest.raises(SerializationError) as raised:
+            dumps({"k" * length: [object()]})
+        assert str(raised.value) == (
+            f"value{shown}[0]: an object of type object cannot be stored without loss: "
+            "convert it to JSON-like data first"
+        )
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
@@ -225,6 +258,24 @@ def test_other_text_is_refused(text: str | bytes) -> None:
         loads(text)
     assert len(str(raised.value)) < 300
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("words", "the stored text is not one of ours: Expecting value: line 1 column 1 (char 0)"),
+        ("[" * 100_000, "the stored text is nested too deeply to be ours"),
+        ('{"$type": "module", "value": "os"}', "the stored text is not one of ours: unknown tag 'module'"),
+        ('{"$type": ["tuple"], "value": []}', "the stored text is not one of ours: unknown tag ['tuple']"),
+        ('{"$type": "tuple", "value": 1}', "the stored text is not one of ours: a tuple tag without its list"),
+        ('{"$type": "dict", "value": [1]}', "the stored text is not one of ours: a dict tag without its pairs"),
+        ('{"$type": "uuid", "value": 1}', "the stored text is not one of ours: a uuid tag without its text"),
+    ],
+)
+def test_what_is_said_of_other_text(text: str, told: str) -> None:
+    with pytest.raises(SerializationError) as raised:
+        loads(text)
+    assert str(raised.value) == told
 
 
 @pytest.mark.parametrize("content", ['["ab"]', '{"ab": 1}', '""'])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table, create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -267,12 +267,7 @@ async def test_an_engine_that_was_handed_in_keeps_its_pool(async_engine: bool, t
 @pytest.fixture
 def no_upsert(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SQLite be one of those databases for which SQLAlchemy has no upsert."""
-
-    def upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
-        changed = {name: value for name, value in row.items() if name not in {"namespace", "key"}}
-        sqlalchemy._update_or_insert(connection, table, row, changed)
-
-    monkeypatch.setattr(sqlalchemy, "_upsert", upsert)
+    monkeypatch.setattr(sqlalchemy, "_upsert", sqlalchemy._update_or_insert)
 
 
 @MODES

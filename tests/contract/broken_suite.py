@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from taskiq_flow.pytest_plugin import StorageAdapterContract
+from taskiq_flow.cache import StorageCacheAdapter
+from taskiq_flow.pytest_plugin import CacheAdapterContract, StorageAdapterContract
+from taskiq_flow.pytest_plugin.contract.cache_suite import CacheSuite
 from taskiq_flow.pytest_plugin.contract.suite import Suite
-from taskiq_flow.storage import BaseStorageAdapter, InMemoryStore, RedisStorageAdapter
-from tests.contract.broken import RULES, adapters
+from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, InMemoryStore, RedisStorageAdapter
+from tests.contract.broken import RULES, adapters, broken_caches, caches
 from tests.contract.broken.base import Memory
 
 
@@ -47,6 +49,22 @@ class _OnServer(Suite):
         return self.kind("redis://127.0.0.1:1/0")
 
 
+class _OnCache(CacheSuite):
+    patience = 0.4
+    a_turn = 0.01
+
+    kind: type[StorageCacheAdapter] = StorageCacheAdapter
+
+    @pytest.fixture
+    def make_cache_adapter(self) -> Any:
+        store = InMemoryStore()
+        return lambda **settings: self.kind(InMemoryStorageAdapter(store=store), **settings)
+
+    @pytest.fixture
+    def cache_adapter(self, make_cache_adapter: Any) -> Any:
+        return make_cache_adapter()
+
+
 class TestNothingBroken(_OnMemory, StorageAdapterContract):
     """Without anything broken, nothing is caught."""
 
@@ -59,3 +77,15 @@ for _module, _rules in RULES.items():
         _tried = (StorageAdapterContract,) if os.environ.get("TASKIQ_FLOW_BROKEN") == "all" else _rules
         _own = {"kind": _kind, "lacks": getattr(_kind, "lacks", {}), "__module__": __name__, "__doc__": _kind.__doc__}
         globals()[f"Test{_name}"] = type(f"Test{_name}", (_base, *_tried), _own)
+
+
+class TestCacheNothingBroken(_OnCache, CacheAdapterContract):
+    """Without anything broken, nothing is caught."""
+
+    patience = 30.0
+
+
+for _name, _cache in broken_caches().items():
+    _tried_on_it = tuple(group for group, kinds in caches.RULES.items() if _cache in kinds)
+    _own = {"kind": _cache, "__module__": __name__, "__doc__": _cache.__doc__}
+    globals()[f"Test{_name}"] = type(f"Test{_name}", (_OnCache, *(_tried_on_it or (CacheAdapterContract,))), _own)

@@ -1,15 +1,13 @@
 """The contract suite on every storage of this package, and on every way in which its adapters can be made."""
 
-import asyncio
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from sqlite3 import sqlite_version
 from typing import Any, ClassVar
-from uuid import uuid4
 
 import fakeredis
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -22,13 +20,11 @@ from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.storage import RedisStorageAdapter, SQLAlchemyStorageAdapter
 from taskiq_flow.storage.backend import BackendAdapter
 
-MYSQL_URL = os.environ.get("TASKIQ_FLOW_TEST_MYSQL_URL", "")
-
 MakeAdapter = Callable[..., BackendAdapter]
 
 
 class TestEveryStorage(StorageAdapterContract):
-    """The plugin's own fixtures: memory, fakeredis, SQLite, and real Redis and PostgreSQL."""
+    """The plugin's own fixtures, on the storages of this run: ``--storage-backends=all`` for all of them."""
 
 
 class _MadeHere(Suite):
@@ -38,7 +34,10 @@ class _MadeHere(Suite):
         raise NotImplementedError
 
     @pytest.fixture
-    def make_storage_adapter(self, tmp_path: Path) -> Iterator[MakeAdapter]:
+    def make_storage_adapter(
+        self, tmp_path: Path, record_property: Callable[[str, object], None]
+    ) -> Iterator[MakeAdapter]:
+        record_property("storage_server", f"SQLite {sqlite_version}")  # for the table: see storages.py
         made = []
 
         def make(**settings: Any) -> BackendAdapter:
@@ -116,33 +115,3 @@ class TestLongListings(PatternRules):
     def storage_adapter(self) -> BackendAdapter:
         server = fakeredis.FakeServer()
         return RedisStorageAdapter(client_factory=lambda: fakeredis.FakeAsyncRedis(server=server))
-
-
-@pytest.mark.skipif(not MYSQL_URL, reason="TASKIQ_FLOW_TEST_MYSQL_URL names no server")
-class TestMySQL(_MadeHere, StorageAdapterContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def table(cls) -> Iterator[str]:
-        table = f"contract_{uuid4().hex}"
-        yield table
-
-        async def drop() -> None:
-            engine = create_async_engine(MYSQL_URL)
-            async with engine.begin() as connection:
-                await connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
-            await engine.dispose()
-
-        asyncio.run(drop())
-
-    @pytest.fixture
-    def make_storage_adapter(self, table: str) -> Iterator[MakeAdapter]:
-        made = []
-        own = uuid4().hex
-
-        def make(namespace: str = "", **settings: Any) -> BackendAdapter:
-            made.append(SQLAlchemyStorageAdapter(MYSQL_URL, table=table, namespace=own + namespace, **settings))
-            return made[-1]
-
-        yield make
-        for adapter in made:
-            adapter.close_from_outside()

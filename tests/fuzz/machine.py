@@ -6,8 +6,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from functools import wraps
 from itertools import count
 from time import perf_counter
@@ -20,10 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from taskiq_flow import clock
 from taskiq_flow.storage import BaseStorageAdapter, StorageEntry
+from taskiq_flow.storage.base import ABSENT
 from tests.fuzz import strategies
+from tests.fuzz.answers import Raised, canonical
 from tests.fuzz.model import EPOCH, PlainAdapter, Server
 
 STEPS_AN_EXAMPLE = 40
+_EXAMPLES_A_RUN = 50  # Hypothesis remembers, until its run is over, what each example was made of
 _START = datetime.fromisoformat("2026-01-01T00:00:00.123456+00:00")
 _MICROSECOND = timedelta(microseconds=1)
 _LATEST = 6000 * 366 * 24 * 3600 * 1000  # milliseconds: from there on 100 years still end within datetime's range
@@ -63,12 +65,6 @@ class Worker(NamedTuple):
     namespace: str
     adapter: BaseStorageAdapter
     model: PlainAdapter
-
-
-class Raised(NamedTuple):
-    """The answer of a call that raised."""
-
-    kind: type[Exception]
 
 
 def step(**drawn: Any) -> Callable[[Callable[..., None]], Any]:
@@ -128,9 +124,22 @@ class StorageMachine(RuleBasedStateMachine):
     @step(worker=_worker, key=_key, value=strategies.values, ttl=strategies.ttls)
     def set(self, worker: int, key: Any, value: Any, ttl: Any) -> None:
         self._compare(worker, "set", key, value, ttl)
-        for index in self._those_beside(worker):
-            self._compare(index, "exists", key)
-            self._compare(index, "get", key)
+        self._all_see(worker, key)
+
+    @step(
+        worker=_worker,
+        key=_key,
+        guess=st.sampled_from(["right", "right", "nothing", "other"]),
+        other=strategies.values,
+        value=strategies.mostly(strategies.values, st.just(ABSENT), one_in=4),
+        ttl=strategies.ttls,
+    )
+    def compare_and_set(  # noqa: PLR0917 - called with keywords
+        self, worker: int, key: Any, guess: str, other: Any, value: Any, ttl: Any
+    ) -> None:
+        expected = {"right": self._there(worker, key), "nothing": ABSENT, "other": other}[guess]
+        self._compare(worker, "compare_and_set", key, expected, value, ttl)
+        self._all_see(worker, key)
 
     @step(entries=st.lists(st.tuples(_worker, _key, strategies.small_values, strategies.legal_ttls), max_size=5))
     def set_several(self, entries: list[tuple[int, Any, Any, float]]) -> None:
@@ -257,10 +266,18 @@ class StorageMachine(RuleBasedStateMachine):
         _spoil(handed_in)
         _spoil(actual)
 
-    def _those_beside(self, index: int) -> list[int]:
-        """Return the workers on the same namespace."""
+    def _all_see(self, index: int, key: Any) -> None:
+        """Compare what all workers on the same namespace find under ``key``."""
         namespaces = [worker.namespace for worker in self.workers]
-        return [other for other, namespace in enumerate(namespaces) if namespace == namespaces[index % len(namespaces)]]
+        for other, namespace in enumerate(namespaces):
+            if namespace == namespaces[index % len(namespaces)]:
+                self._compare(other, "exists", key)
+                self._compare(other, "get", key)
+
+    def _there(self, index: int, key: Any) -> Any:
+        """Return the value under ``key``, or ABSENT."""
+        live = self.workers[index % len(self.workers)].model.live()
+        return live[key].value if isinstance(key, str) and key in live else ABSENT
 
     def _leave_nothing(self) -> None:
         """End the example: compare once more, and leave no entry on the server to slow the next examples down."""
@@ -304,7 +321,7 @@ def explore(storage: Storage, tally: Tally, *, steps: int, seed: int, shrink: bo
     start = perf_counter()
     try:
         while (missing := steps - tally.steps) > 0:
-            limit = settings(chosen, max_examples=-(-missing // STEPS_AN_EXAMPLE))
+            limit = settings(chosen, max_examples=min(-(-missing // STEPS_AN_EXAMPLE), _EXAMPLES_A_RUN))
             seeded: Any = hypothesis.seed(seed + tally.steps)(machine)
             run_state_machine_as_test(seeded, settings=limit)
     finally:
@@ -317,27 +334,6 @@ async def _emptied(adapter: BaseStorageAdapter) -> None:
         await adapter.cleanup()
         for key in await adapter.keys():
             await adapter.delete(key)
-
-
-def canonical(thing: Any) -> tuple[str, Any]:
-    """Return what two things share if they are the same to the contract: equal, and of the same types, deeply."""
-    kind = type(thing)
-    part: Any
-    if kind in {list, tuple, Raised}:
-        part = [canonical(item) for item in thing]
-    elif kind in {set, frozenset}:
-        part = sorted((canonical(item) for item in thing), key=repr)
-    elif kind is dict:
-        part = [(canonical(key), canonical(item)) for key, item in thing.items()]
-    elif kind is StorageEntry:
-        part = canonical([thing.key, thing.value, thing.metadata, thing.created_at, thing.expires_at])
-    elif kind in {datetime, time}:
-        part = thing.isoformat(), thing.fold  # a zone may come back as the offset that it had
-    elif kind is Decimal:
-        part = thing.as_tuple()
-    else:
-        part = hex(thing) if kind is int else repr(thing)
-    return kind.__name__, part
 
 
 def _answer(call: Callable[..., Any], *arguments: Any) -> Any:

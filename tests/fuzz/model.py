@@ -1,10 +1,10 @@
 """The plain model: what CONTRACT.md promises, on a dict and a number.
 
-Written from the contract's page alone. It takes nothing from the implementation but the names of the errors and of
-``StorageEntry``; it keeps its own time, finds patterns with the standard library, and stores nothing but Python
-objects. Where the page leaves something open, the answer here is the one that all backends have to give:
+Written from the contract's page alone. It takes nothing from the implementation but names: of the errors, of
+``StorageEntry``, and ``ABSENT``. It keeps its own time, finds patterns with the standard library, and stores nothing
+but Python objects. Where the page leaves something open, the answer here is the one that all backends have to give:
 
-- of several faults in one call the key's comes first, then the time to live's, then the value's;
+- of several faults in one call the key's comes first, then the expected value's, the time to live's, the value's;
 - ``delete`` of an expired entry leaves it to ``cleanup``, which counts it;
 - a value may be nested 100 containers deep.
 """
@@ -19,6 +19,8 @@ from uuid import UUID
 
 from taskiq_flow.exceptions import InvalidKeyError, InvalidTTLError, SerializationError
 from taskiq_flow.storage import StorageEntry
+from taskiq_flow.storage.base import ABSENT
+from tests.fuzz.answers import canonical
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 HUNDRED_YEARS = 100 * 365.25 * 24 * 3600
@@ -60,11 +62,9 @@ class PlainAdapter:
         return kept and kept.value
 
     def set(self, key: Any, value: Any, ttl_seconds: Any = None) -> None:
-        name, now = _legal(key), self._server.now_ms
-        ttl = self._default if ttl_seconds is None else ttl_seconds
-        expires_at = None if ttl is None else now + _milliseconds(ttl)
+        name, expires_at = _legal(key), self._end(ttl_seconds)
         _must_be_storable(value)
-        self._entries[name] = Kept(value, now, expires_at, {})
+        self._entries[name] = Kept(value, self._server.now_ms, expires_at, {})
 
     def delete(self, key: Any) -> bool:
         name = _legal(key)
@@ -100,12 +100,32 @@ class PlainAdapter:
         if expires_at is None or expires_at > self._server.now_ms:
             self._entries[name] = Kept(entry.value, _whole_ms(entry.created_at), expires_at, entry.metadata)
 
+    def compare_and_set(self, key: Any, expected: Any, value: Any, ttl_seconds: Any = None) -> bool:
+        name = _legal(key)
+        if expected is not ABSENT:
+            _must_be_storable(expected)
+        expires_at = self._end(ttl_seconds)
+        if value is not ABSENT:
+            _must_be_storable(value)
+        kept = self.live().get(name)
+        if canonical(ABSENT if kept is None else kept.value) != canonical(expected):
+            return False
+        if value is not ABSENT:
+            self._entries[name] = Kept(value, self._server.now_ms, expires_at, {})
+        elif kept is not None:
+            del self._entries[name]
+        return True
+
     def ending_at(self, deadline: int) -> list[str]:
         return [key for key, kept in self._entries.items() if kept.expires_at == deadline]
 
     def live(self) -> dict[str, Kept]:
         now = self._server.now_ms
         return {key: kept for key, kept in self._entries.items() if kept.expires_at is None or now < kept.expires_at}
+
+    def _end(self, ttl_seconds: Any) -> int | None:
+        ttl = self._default if ttl_seconds is None else ttl_seconds
+        return None if ttl is None else self._server.now_ms + _milliseconds(ttl)
 
 
 def is_legal_key(key: Any) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from taskiq_flow.pytest_plugin.backends import StorageBackend
-from taskiq_flow.storage import BaseStorageAdapter, SQLAlchemyStorageAdapter
+from taskiq_flow.storage import BaseStorageAdapter, RedisStorageAdapter, SQLAlchemyStorageAdapter
 from tests.fuzz.machine import Storage, Tally, explore
+from tests.redis_servers import cluster
 
 STEPS = int(os.environ.get("TASKIQ_FLOW_FUZZ_STEPS") or 0)
 
@@ -59,3 +60,12 @@ def test_sqlite_in_memory(compare: Compare) -> None:
         return SQLAlchemyStorageAdapter("sqlite+aiosqlite://", **settings)
 
     compare(Storage("sqlite in memory", make, is_shared=False))
+
+
+def test_redis_cluster(compare: Compare, tmp_path: Path) -> None:
+    with cluster(tmp_path) as ports:
+
+        def make(**settings: Any) -> BaseStorageAdapter:
+            return RedisStorageAdapter(f"redis+cluster://127.0.0.1:{ports[0]}", **settings)
+
+        compare(Storage("redis cluster", make))

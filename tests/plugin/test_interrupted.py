@@ -35,7 +35,17 @@ def long_run(pytester: pytest.Pytester) -> Callable[..., tuple[subprocess.Popen[
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
     def start(source: str) -> tuple[subprocess.Popen[str], str]:
-        command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", "--storage-require=all"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-s",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",
+            "--storage-require=all",
+        ]
         command += [f"--storage-servers={source}", str(path)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=path.parent, env=environment

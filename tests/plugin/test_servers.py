@@ -1,6 +1,5 @@
 """The plugin's real servers, by their public API and with real processes."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -35,6 +34,7 @@ from taskiq_flow.pytest_plugin.servers import (
 )
 from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed, StartedServer
+from taskiq_flow.pytest_plugin.servers.sql import first_value
 from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on POSIX systems only")
@@ -138,16 +138,7 @@ def use(url: str) -> str:
             client.set("greeting", "hello", ex=10)
             return str(client.get("greeting"))
 
-    async def ask() -> str:
-        import asyncpg
-
-        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-        try:
-            return str(await connection.fetchval("SELECT 'hello'"))
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
+    return first_value(url, "SELECT 'hello'", timeout=10)
 
 
 def gone(url: str) -> bool:

@@ -6,9 +6,11 @@ one method or hook replaced; those that talk to a server are the Redis adapter.
 
 from types import ModuleType
 
+from taskiq_flow.cache import StorageCacheAdapter
 from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
 from taskiq_flow.pytest_plugin.contract.entries import EntryRules
 from taskiq_flow.pytest_plugin.contract.errors import ErrorRules
+from taskiq_flow.pytest_plugin.contract.exchange import ExchangeRules
 from taskiq_flow.pytest_plugin.contract.keys import KeyRules, NamespaceRules
 from taskiq_flow.pytest_plugin.contract.life import LifeRules
 from taskiq_flow.pytest_plugin.contract.patterns import PatternRules
@@ -17,10 +19,12 @@ from taskiq_flow.pytest_plugin.contract.ttl import CleanupRules, TTLRules
 from taskiq_flow.pytest_plugin.contract.values import DamageRules, ValueRules
 from taskiq_flow.storage.backend import BackendAdapter
 from tests.contract.broken import (
+    caches,
     cleanup,
     concurrency,
     damage,
     entries,
+    exchange,
     keys,
     life,
     namespaces,
@@ -30,7 +34,7 @@ from tests.contract.broken import (
     values,
 )
 
-__all__ = ["RULES", "adapters"]
+__all__ = ["RULES", "adapters", "broken_caches"]
 
 RULES: dict[ModuleType, tuple[type[Suite], ...]] = {
     ttl: (TTLRules,),
@@ -41,6 +45,7 @@ RULES: dict[ModuleType, tuple[type[Suite], ...]] = {
     values: (ValueRules,),
     damage: (DamageRules,),
     entries: (EntryRules,),
+    exchange: (ExchangeRules,),
     concurrency: (ConcurrencyRules, LifeRules),
     life: (LifeRules,),
     servers: (ErrorRules,),
@@ -54,3 +59,8 @@ def adapters(module: ModuleType) -> dict[str, type[BackendAdapter]]:
         for name, kind in vars(module).items()
         if isinstance(kind, type) and kind.__module__ == module.__name__ and not name.startswith("_")
     }
+
+
+def broken_caches() -> dict[str, type[StorageCacheAdapter]]:
+    """Return the broken caches, which the cache contract must catch, by name."""
+    return {f"Cache{name}": kind for name, kind in adapters(caches).items() if issubclass(kind, StorageCacheAdapter)}

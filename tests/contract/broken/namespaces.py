@@ -90,6 +90,14 @@ class DeleteInAllNamespaces(Memory):
         return live
 
 
+class DiscardInAllNamespaces(Memory):
+    """An entry that has ended removes the key in every namespace."""
+
+    async def _discard(self, key: str) -> None:
+        for records in self.store.records.values():
+            records.pop(key, None)
+
+
 class _Names(dict[str, Record]):
     """A view on a dict, of the keys that begin with a prefix."""
 

@@ -1,0 +1,85 @@
+"""An adapter that is used for long, from one event loop after the other, holds no more at the end than at the start."""
+
+import asyncio
+import random
+import time
+import weakref
+
+import pytest
+
+from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.storage.base import BaseStorageAdapter
+from taskiq_flow.storage.factory import StorageAdapterFactory
+from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+from tests.faults.conftest import Amount, Tell
+from tests.faults.resources import held, nothing_is_left, open_files, settled
+from tests.faults.storages import IN_THREADS, SERVERS, on
+
+AT_ONCE = 20
+CALLS_EACH = 5
+
+
+async def one_worker(adapter: BaseStorageAdapter, key: str) -> None:
+    """Make CALLS_EACH calls."""
+    await adapter.set(key, {"phase": "running"})
+    await adapter.get(key)
+    await adapter.exists(key)
+    await adapter.keys(f"{key}*")
+    await adapter.delete(key)
+
+
+async def one_loop(adapter: BaseStorageAdapter, calls: int) -> "weakref.ref[asyncio.AbstractEventLoop]":
+    """Make that many calls on this loop, many of them at once; nothing may be left running."""
+    for _ in range(calls // (AT_ONCE * CALLS_EACH)):
+        await asyncio.gather(*(one_worker(adapter, f"worker {number}") for number in range(AT_ONCE)))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    return weakref.ref(asyncio.get_running_loop())
+
+
+def use_for_long(adapter: BaseStorageAdapter, loops: int, calls: int, tell: Tell) -> None:
+    """Make ``calls`` calls on each of that many loops; nothing may be left of them."""
+    asyncio.run(one_loop(adapter, AT_ONCE * CALLS_EACH))  # imports and the like happen once
+    before = settled(held())
+    start = time.monotonic()
+    ended = [asyncio.run(one_loop(adapter, calls)) for _ in range(loops)]
+    seconds = time.monotonic() - start
+    after = settled(before)
+    alive = sum(loop() is not None for loop in ended)
+    tell(calls=loops * calls, loops=loops, loops_alive=alive, before=before, after=after, seconds=round(seconds))
+    assert after == before
+    assert not alive
+
+
+@on("memory", "sqlite+aiosqlite", *SERVERS)
+def test_nothing_is_left(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
+    adapter = StorageAdapterFactory.create_storage_adapter(place)
+    use_for_long(adapter, loops=amount(3, 50), calls=amount(100, 2000), tell=tell)
+
+
+@on("sqlite+pysqlite", *IN_THREADS)
+def test_nothing_is_left_of_threads(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
+    adapter = StorageAdapterFactory.create_storage_adapter(place)
+    use_for_long(adapter, loops=amount(3, 50), calls=amount(100, 400), tell=tell)
+
+
+@pytest.mark.parametrize("driver", ["aiosqlite", "pysqlite"])
+def test_nothing_is_left_of_a_database_in_memory(driver: str, amount: Amount, tell: Tell) -> None:
+    adapter = SQLAlchemyStorageAdapter(f"sqlite+{driver}://", async_mode=driver == "aiosqlite")
+    use_for_long(adapter, loops=amount(3, 50), calls=amount(100, 400), tell=tell)
+    adapter.close_from_outside()
+
+
+@on("memory", "sqlite+aiosqlite", "sqlite+pysqlite", *SERVERS, *IN_THREADS)
+async def test_it_is_closed_while_calls_are_under_way(place: TaskiqFlowConfig, amount: Amount) -> None:
+    adapter = StorageAdapterFactory.create_storage_adapter(place)
+    await adapter.set("key", "value")
+    await adapter.aclose()
+    files = open_files()
+    for _ in range(amount(5, 200)):
+        calls = [asyncio.ensure_future(one_worker(adapter, f"worker {number}")) for number in range(10)]
+        await asyncio.sleep(random.uniform(0, 0.02))  # a random moment
+        await adapter.aclose()
+        await asyncio.gather(*calls)  # they are not disturbed: use after closing opens anew
+    assert await adapter.get("key") == "value"
+    await adapter.aclose()
+    await nothing_is_left(files)

@@ -1,0 +1,117 @@
+"""SQLite on a full disk, in a file that is held, damaged or not to be had: an error in time, that says where."""
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from taskiq_flow.exceptions import StorageBackendError, StorageConnectionError
+from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+from tests.faults.failures import failure
+from tests.faults.ledger import Ledger
+
+DRIVERS = pytest.mark.parametrize("driver", ["aiosqlite", "pysqlite"])
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Let ``folder`` be a disk of its own, with little room."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr}")
+    try:
+        yield
+    finally:
+        # An error that still lives may hold the file open (its frames do, on Python 3.10).
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def small_files(_folder: Path) -> Iterator[None]:
+    """Let this process write no file of more than 1 MB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # Python ignores the signal that it brings
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Be another writer that does not come to an end."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def adapter_on(file: Path, driver: str) -> SQLAlchemyStorageAdapter:
+    return SQLAlchemyStorageAdapter(f"sqlite+{driver}:///{file}", driver == "aiosqlite", operation_timeout=0.5)
+
+
+async def write_until_full(ledger: Ledger, adapter: SQLAlchemyStorageAdapter) -> None:
+    for number in range(10_000):
+        try:
+            await ledger.write(adapter, str(number % 20), number)
+        except StorageBackendError:
+            assert number > 0
+            return
+    pytest.fail("it is never full")
+
+
+@DRIVERS
+@pytest.mark.parametrize("limit", [small_disk, small_files])
+async def test_the_disk_is_full(
+    limit: Callable[[Path], AbstractContextManager[None]], driver: str, tmp_path: Path
+) -> None:
+    ledger = Ledger()
+    with limit(tmp_path):
+        async with adapter_on(tmp_path / "full.db", driver) as adapter:
+            await write_until_full(ledger, adapter)
+            too_large = adapter.set("more", "x" * 2_000_000)
+            await failure(too_large, StorageBackendError, names=["SQLite", str(tmp_path / "full.db"), "set('more')"])
+            assert not await ledger.broken_promises(adapter)
+            assert not await adapter.exists("more")
+            assert await adapter.cleanup() == 0
+
+
+@DRIVERS
+@pytest.mark.long
+async def test_another_process_holds_the_file(driver: str, tmp_path: Path) -> None:
+    file = tmp_path / "held.db"
+    async with adapter_on(file, driver) as adapter:
+        await adapter.set("key", "before")
+        names = ["SQLite", str(file)]
+        for _ in range(2):
+            with held(file):
+                calls = [adapter.set("key", "refused"), *(adapter.delete(str(number)) for number in range(20))]
+                failures = (failure(call, StorageConnectionError, names=names, within=0.5) for call in calls)
+                await asyncio.gather(*failures)
+            assert await adapter.get("key") in {"before", "refused", "after"}
+            await adapter.set("key", "after")
+            assert await adapter.get("key") == "after"
+
+
+@DRIVERS
+async def test_there_can_be_no_such_file(driver: str, tmp_path: Path) -> None:
+    for file in (tmp_path / "no folder" / "file.db", tmp_path):
+        async with adapter_on(file, driver) as adapter:
+            await failure(adapter.set("key", 1), StorageConnectionError, names=["SQLite", str(file)])
+
+
+@DRIVERS
+async def test_the_file_is_no_database(driver: str, tmp_path: Path) -> None:
+    file = tmp_path / "picture.db"
+    file.write_bytes(os.urandom(10_000))
+    async with adapter_on(file, driver) as adapter:
+        for call in (adapter.set("key", 1), adapter.get("key"), adapter.keys()):
+            await failure(call, StorageBackendError, names=["SQLite", str(file)])

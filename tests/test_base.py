@@ -1,0 +1,57 @@
+"""What an adapter of one's own inherits, and entries as such."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from taskiq_flow import clock
+from taskiq_flow.exceptions import UnsupportedOperationError
+from taskiq_flow.storage import BaseStorageAdapter, StorageEntry
+from tests.contract.test_clocks import SixMethods
+
+NEW_YEAR = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            lambda adapter: adapter.get_entry("key"),
+            "keeps values only: it has no get_entry(), which needs creation time",
+        ),
+        (
+            lambda adapter: adapter.set_entry(StorageEntry("key", 1)),
+            "keeps values only: it has no set_entry(), which needs creation time",
+        ),
+        (
+            lambda adapter: adapter.compare_and_set("key", 1, 2),
+            "has no compare_and_set(): it has nothing that is atomic over a read and a write",
+        ),
+    ],
+)
+async def test_what_six_methods_cannot_do(call: Callable[[BaseStorageAdapter], Any], told: str) -> None:
+    async with SixMethods(clock.now_ms, {}) as adapter:
+        with pytest.raises(UnsupportedOperationError) as raised:
+            await call(adapter)
+    assert str(raised.value).startswith(f"SixMethods {told}")
+
+
+def test_an_entry_knows_how_long_it_has_left() -> None:
+    with clock.freeze(NEW_YEAR) as frozen:
+        entry = StorageEntry("key", 1, expires_at=NEW_YEAR + timedelta(seconds=90, milliseconds=1))
+        assert entry.created_at == NEW_YEAR
+        assert (entry.remaining_ttl(), entry.is_expired()) == (90.001, False)
+        frozen.tick(90)
+        assert (entry.remaining_ttl(), entry.is_expired()) == (0.001, False)
+        frozen.tick(0.001)
+        assert (entry.remaining_ttl(), entry.is_expired()) == (0, True)
+        frozen.tick(1)
+        assert (entry.remaining_ttl(), entry.is_expired()) == (0, True)
+
+
+def test_an_entry_without_an_end_never_ends() -> None:
+    entry = StorageEntry("key", 1)
+    with clock.freeze("9999-12-31T00:00:00Z"):
+        assert (entry.remaining_ttl(), entry.is_expired()) == (None, False)

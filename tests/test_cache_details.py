@@ -1,0 +1,136 @@
+"""What a cache of one process counts and says."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from taskiq_flow.cache import CacheStats, InMemoryCacheAdapter, RedisCacheAdapter, StorageCacheAdapter
+from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, SerializationError, StorageConnectionError
+from taskiq_flow.storage import InMemoryStorageAdapter
+
+MARK = "taskiq_flow:cache"
+
+
+async def test_what_is_counted() -> None:
+    cache = InMemoryCacheAdapter()
+    assert cache.get_stats() == CacheStats(0, 0, 0, 0, 0)
+    assert await cache.get("key", "nothing") == "nothing"
+    assert cache.get_stats() == CacheStats(hits=0, misses=1, created=0, waited=0, failed=0)
+    assert await cache.get_or_create("key", lambda: 1) == 1
+    assert cache.get_stats() == CacheStats(hits=0, misses=2, created=1, waited=0, failed=0)
+    assert await cache.get("key") == await cache.get_or_create("key", lambda: 2) == 1
+    assert cache.get_stats() == CacheStats(hits=2, misses=2, created=1, waited=0, failed=0)
+    with pytest.raises(ZeroDivisionError):
+        await cache.get_or_create("another", lambda: 1 / 0)
+    assert cache.get_stats() == CacheStats(hits=2, misses=3, created=1, waited=0, failed=1)
+
+
+async def test_who_waits_gets_the_creators_error_and_creates_nothing() -> None:
+    cache = InMemoryCacheAdapter()
+    calls: list[int] = []
+
+    async def fail() -> None:
+        calls.append(1)
+        await asyncio.sleep(0)
+        raise LookupError("no such thing")
+
+    outcomes = await asyncio.gather(*(cache.get_or_create("key", fail) for _ in range(5)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [LookupError] * 5
+    assert len(calls) == 1
+
+
+async def test_who_waits_for_another_process_is_counted() -> None:
+    storage = InMemoryStorageAdapter()
+    one, another = (InMemoryCacheAdapter(storage=storage) for _ in range(2))
+    may_end = asyncio.Event()
+
+    async def create() -> int:
+        await may_end.wait()
+        return 1
+
+    creating = asyncio.ensure_future(one.get_or_create("key", create))
+    await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(another.get_or_create("key", create))
+    await asyncio.sleep(0)
+    may_end.set()
+    assert [await creating, await waiting] == [1, 1]
+    assert one.get_stats() == CacheStats(hits=0, misses=1, created=1, waited=0, failed=0)
+    assert another.get_stats() == CacheStats(hits=0, misses=1, created=0, waited=1, failed=0)
+
+
+async def test_only_values_are_invalidated() -> None:
+    cache = InMemoryCacheAdapter()
+    assert not await cache.invalidate("key")
+    with pytest.raises(ZeroDivisionError):
+        await cache.get_or_create("key", lambda: 1 / 0)
+    assert await cache.storage.keys() == ["cache:key"], "the mark of the failure"
+    assert not await cache.invalidate("key")
+    assert await cache.storage.keys() == []
+    await cache.set("key", None)
+    assert await cache.invalidate("key")
+
+
+def test_what_it_is_called() -> None:
+    assert repr(RedisCacheAdapter()) == (
+        "RedisCacheAdapter(RedisStorageAdapter(redis://localhost:6379, namespace='taskiq_flow'), prefix='cache:')"
+    )
+
+
+def test_what_is_said_of_bad_settings() -> None:
+    wrong: Any = "redis://h"
+    with pytest.raises(ConfigurationError) as raised:
+        StorageCacheAdapter(wrong)
+    assert str(raised.value) == "storage must be a BaseStorageAdapter, not 'redis://h'"
+    with pytest.raises(ConfigurationError, match=r"^lock_timeout must be a number of seconds above 0, not 0$"):
+        InMemoryCacheAdapter(lock_timeout=0)
+
+
+def test_the_longest_prefix() -> None:
+    assert StorageCacheAdapter(InMemoryStorageAdapter(), prefix="p" * 953)
+    with pytest.raises(InvalidKeyError):
+        StorageCacheAdapter(InMemoryStorageAdapter(), prefix="p" * 954)
+
+
+async def test_a_creator_that_asks_for_its_own_key() -> None:
+    cache = InMemoryCacheAdapter()
+
+    async def create() -> object:
+        return await cache.get_or_create("key", create)
+
+    with pytest.raises(RuntimeError) as raised:
+        await cache.get_or_create("key", create)
+    assert str(raised.value) == "the creator of cache key 'key' asks for that key itself"
+
+
+async def test_what_cannot_be_stored_is_named() -> None:
+    with pytest.raises(SerializationError, match=r"^what was created for cache key 'cache:key', at value\[0\]: "):
+        await InMemoryCacheAdapter().get_or_create("key", lambda: [1j])
+
+
+async def test_what_is_foreign_is_named() -> None:
+    cache = InMemoryCacheAdapter()
+    await cache.storage.set("cache:key", {MARK: "nonsense"})
+    with pytest.raises(SerializationError) as raised:
+        await cache.get("key")
+    assert str(raised.value) == "the entry under key 'cache:key' is no cached value"
+
+
+async def test_a_key_that_could_not_be_let_go_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = InMemoryCacheAdapter(lock_timeout=7.5)
+
+    async def fail() -> None:
+        async def refuse(*_: object) -> bool:
+            raise StorageConnectionError("the server is gone")
+
+        monkeypatch.setattr(cache.storage, "compare_and_set", refuse)
+        raise LookupError("no such thing")
+
+    with pytest.raises(LookupError, match="no such thing"):
+        await cache.get_or_create("key", fail)
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, "cache key 'cache:key' stays locked for 7.5 s: the server is gone")
+    ]
