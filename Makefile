@@ -1,21 +1,26 @@
 # make demo    a small application's pipeline tests on every storage, real Redis and PostgreSQL included
 # make test    this project's own tests
+# make contract  the contract suite on all storages, and on broken adapters: two tables
 # make check   lint, format and types
 # make fuzz    the differential test, 20,000 random steps on each storage (STEPS=…)
+# make faults  storages under fault: 100 kills, restarts, 100,000 calls on each (a sample of it is in make test)
+# make mutants mutation testing of storages, caches, clock and codec (ONLY=taskiq_flow/clock.py, JOBS=2)
 #
 # Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
 # Variables: PYTHON (python3), ARGS (more arguments for pytest),
+#            STORAGES (what tests and fuzz run on: default; all, which needs MySQL and Valkey too; or names),
 #            TASKIQ_FLOW_TEST_SERVERS (where real servers may come from: url,docker,local,wheel).
 
 PYTHON ?= python3
 ARGS ?=
+STORAGES ?= default
 STEPS ?= 20000
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := taskiq_flow tests examples conftest.py
 
-.PHONY: help demo test fuzz check format clean
+.PHONY: help demo test contract fuzz faults mutants check format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -24,10 +29,20 @@ demo: $(READY)
 	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders --storage-require=all $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --storage-require=all $(ARGS)
+	$(BIN)/python -m pytest -n 2 --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
+
+contract: $(READY)
+	$(BIN)/python -m tests.contract.storages $(ARGS)
+	$(BIN)/python -m tests.contract.table
 
 fuzz: $(READY)
-	TASKIQ_FLOW_FUZZ_STEPS=$(STEPS) $(BIN)/python -m pytest tests/fuzz -n 2 --storage-require=all $(ARGS)
+	TASKIQ_FLOW_FUZZ_STEPS=$(STEPS) $(BIN)/python -m pytest tests/fuzz -n 2 --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m pytest tests/faults -m long --timeout 3600 -rs $(ARGS)
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(ONLY)
 
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -10,7 +10,8 @@ from taskiq_flow.storage import StorageAdapterFactory
 
 url = os.environ.get("ORDERS_REDIS_URL", "redis://localhost:6379")
 
-broker = ListQueueBroker(url).with_result_backend(RedisAsyncResultBackend(url))
+# From redis-py 8 on a connection gives up after 5 seconds, and with it a worker that waits for messages.
+broker = ListQueueBroker(url, socket_timeout=None).with_result_backend(RedisAsyncResultBackend(url))
 broker.add_middlewares(
     SimpleRetryMiddleware(),
     # On the broker's own Redis, unless TASKIQ_FLOW_STORAGE_URL says otherwise.
