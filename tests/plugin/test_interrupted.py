@@ -70,18 +70,18 @@ def test_nothing_stays(
     if plan.startswith("unavailable"):
         pytest.skip(plan)
     process, run = long_run(source)
-    assert len(_left(run)) >= 3, "the run has a folder and two servers"
+    assert len(_left(run, source)) >= 3, "the run has a folder and two servers"
     process.send_signal(end)
     process.communicate(timeout=30)
     # Who is told to stop clears up before it ends; who is killed cannot, and the wardens need a moment to see it.
     deadline = time.monotonic() + (0 if end is signal.SIGINT else 15)
-    while (left := _left(run)) and time.monotonic() < deadline:
+    while (left := _left(run, source)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
 
 
-def _left(run: str) -> list[str]:
-    """Return what there is of a run: its folder, and its servers' folders, processes and containers."""
+def _left(run: str, source: str) -> list[str]:
+    """Return what there is of a run: its folder, and its servers' folders and processes, or containers."""
     found = [str(path) for path in Path(tempfile.gettempdir()).glob(f"{run}*")]
     for home in leftovers.temporary_homes():
         for file in home.glob(f"{leftovers.PREFIX}*/{leftovers.RECORD}"):
@@ -89,14 +89,11 @@ def _left(run: str) -> list[str]:
                 record = leftovers.Record.from_json(file.read_text())
                 if record.run_id == run:
                     found += [str(file.parent), *(str(each) for each in (record.warden, record.server) if each)]
-    return found + _containers(run)
+    return found + (_containers(run) if source == "docker" else [])
 
 
 def _containers(run: str) -> list[str]:
     import docker
 
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            return [each.name for each in client.containers.list(all=True, ignore_removed=True) if run in each.name]
-    except docker.errors.DockerException:
-        return []  # no engine, no containers
+    with contextlib.closing(docker.from_env()) as client:
+        return [each.name for each in client.containers.list(all=True, ignore_removed=True) if run in each.name]
