@@ -11,27 +11,29 @@ from tests.inner import InnerRun
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
+BLOCKS = {
+    f"{page.stem.replace('-', '_')}_{number}": block
     for page in PAGES
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE), 1)
-]
+}
+TEST_FILES = {f"test_{name}": block for name, block in BLOCKS.items() if "def test_" in block}
+SCRIPTS = [pytest.param(block, id=name) for name, block in BLOCKS.items() if "def test_" not in block]
 
 
-def test_there_is_code_to_run() -> None:
-    assert len(BLOCKS) > 5
+def test_test_files_pass(pytester: pytest.Pytester, inner: InnerRun, real_servers: list[str]) -> None:
+    assert len(TEST_FILES) > 5
+    pytester.makepyfile(**TEST_FILES)
+    result = inner("", "-v", *real_servers)
+    assert result.ret == 0
+    assert result.parseoutcomes().keys() == {"passed"}
+    assert set(re.findall(r"^(\w+)\.py::.* PASSED", result.stdout.str(), re.MULTILINE)) == TEST_FILES.keys()
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_code_block(block: str, inner: InnerRun, real_servers: list[str], tmp_path: Path) -> None:
-    if "def test_" in block:
-        result = inner(block, *real_servers)
-        assert result.ret == 0
-        assert result.parseoutcomes().keys() == {"passed"}
-    else:
-        command = [sys.executable, "-W", "error", "-c", block]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("block", SCRIPTS)
+def test_script_runs(block: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", block]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,8 @@
-"""The table of broken adapters × the contract tests that caught them: ``python -m tests.contract.table [--all]``."""
+"""The table of broken adapters × the contract tests that caught them: ``python -m tests.contract.table``.
+
+``--all`` tries all rules on each adapter, not only those that are there to catch it; ``--first`` is content with one
+catch an adapter.
+"""
 
 import json
 import os
@@ -20,12 +24,12 @@ CONTROLS = ("NothingBroken", "CacheNothingBroken")
 """What is not broken, and must not be caught."""
 
 
-def run(every_rule: bool = False) -> Caught:
-    """Run the suite on all broken adapters, in a pytest of its own, and return which tests failed on which.
+def run() -> Caught:
+    """Run the suite on all broken adapters, in a pytest of its own, until each is caught; return which test caught it.
 
-    :param every_rule: whether to try all rules on each adapter, not only those that are there to catch it.
+    A control is not to be caught: all tests run on it.
     """
-    command = [sys.executable, "-m", __name__, "--json", *(["--all"] if every_rule else [])]
+    command = [sys.executable, "-m", __name__, "--first", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     if done.returncode:
         raise RuntimeError(f"the suite did not run:\n{done.stdout}\n{done.stderr}")
@@ -49,21 +53,30 @@ def shown(caught: Caught) -> str:
 class _Recorder:
     """A pytest plugin that notes which tests failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_only: bool) -> None:
         self.caught: Caught = {}
+        self._first_only = first_only
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Leave out what is left to try on an adapter that is caught already, where one catch is enough."""
+        return (self._first_only and bool(self.caught.get(_split(item.nodeid)[0]))) or None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of one test."""
-        _, adapter, test = report.nodeid.split("::", 2)
-        tests = self.caught.setdefault(adapter.removeprefix("Test"), [])
-        name = test.removeprefix("test_")
-        if report.failed and name not in tests:
-            tests.append(name)
+        adapter, test = _split(report.nodeid)
+        tests = self.caught.setdefault(adapter, [])
+        if report.failed and test not in tests:
+            tests.append(test)
 
 
-def _run_here(every_rule: bool) -> Caught:
-    recorder = _Recorder()
-    if every_rule:
+def _split(nodeid: str) -> tuple[str, str]:
+    _, adapter, test = nodeid.split("::", 2)
+    return adapter.removeprefix("Test"), test.removeprefix("test_")
+
+
+def _run_here() -> Caught:
+    recorder = _Recorder(first_only="--first" in sys.argv)
+    if "--all" in sys.argv:
         os.environ["TASKIQ_FLOW_BROKEN"] = "all"
     # No settings of this project, and nothing of pytest's that costs time and is of no use here.
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:terminalreporter", "-W", "ignore"]
@@ -87,5 +100,5 @@ def _stdout_on_stderr() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    result = _run_here("--all" in sys.argv)
+    result = _run_here()
     print(json.dumps(result) if "--json" in sys.argv else shown(result))

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from . import docker, programs
+from .given import given_server
 from .kinds import Kind, load_kind
 from .model import Server, ServerSettings, ServerUnavailable, SourceFailed, require_posix
 from .urls import mask
@@ -79,15 +81,16 @@ class ServerPool:
         """
         if os.getpid() != self._owner_pid or not self._run_dir.exists():
             return
-        kinds = [kind for kind in self._settings if self._file(kind, "log").exists()]
-        if kinds:
+        started = [kind for kind in self._settings if self._file(kind, "log").exists()]
+        if started:
             from . import leftovers
 
             (self._run_dir / "stop").touch()
-            for kind in kinds:
+            for kind in started:
                 self._await_warden(kind)
             # What a warden that was killed could not stop any more, and the run's folder.
             leftovers.sweep(run_id=self._run_id)
+        if started or any(self._file(kind, "json").exists() for kind in self._settings):
             shutil.rmtree(self._run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._run_dir.rmdir()  # no server was needed: what else is in there is not this pool's
@@ -112,9 +115,20 @@ class ServerPool:
         if not answer.exists():
             with FileLock(self._file(settings.kind, "lock")):
                 if not answer.exists():
-                    self._start_warden(settings)
+                    self._obtain(settings)
         fields = json.loads(answer.read_text())
         return ServerUnavailable(fields["error"]) if "error" in fields else Server.from_json(fields["server"])
+
+    def _obtain(self, settings: ServerSettings) -> None:
+        """Write the answer: what the user's URL leads to, or what a warden finds or starts."""
+        if not settings.url or "url" not in settings.sources:
+            self._start_warden(settings)
+            return
+        try:
+            answer: dict[str, Any] = {"server": given_server(settings).to_json()}
+        except SourceFailed as failure:
+            answer = {"error": f"no {settings.kind} server: {failure}"}
+        self._file(settings.kind, "json").write_text(json.dumps(answer))
 
     def _start_warden(self, settings: ServerSettings) -> None:
         """Run a warden until the kind's answer is written.

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from . import docker, leftovers, programs
+from .given import import_driver
 from .kinds import load_kind
 from .model import Server, ServerSettings, SourceFailed, StartedServer, one_line, require_posix
-from .urls import mask, scrub
+from .urls import scrub
 
 if TYPE_CHECKING:
     from pwd import struct_passwd
@@ -96,7 +96,7 @@ class _Warden:
                 answer = {"error": f"no {self._settings.kind} server: {failure}"}
             self._publish("json", answer)
             answered()
-            while server and server.source != "url" and not self._over():
+            while server and not self._over():
                 time.sleep(_RUN_POLL)
 
     def _is_first(self, held: ExitStack) -> bool:
@@ -124,12 +124,7 @@ class _Warden:
 
         :raises SourceFailed: none has; the message gives the reason of each.
         """
-        try:
-            import_module(self._kind.driver)
-        except Exception as error:  # noqa: BLE001 - installed, but not so that it works
-            raise SourceFailed(f"the package {self._kind.driver!r} cannot be imported: {one_line(error)}") from None
-        if self._settings.url and "url" in self._settings.sources:
-            return self._given(self._settings.url)
+        import_driver(self._kind.driver)
         reasons = []
         for source in self._settings.sources:
             try:
@@ -140,17 +135,6 @@ class _Warden:
             except SourceFailed as failure:
                 reasons.append(f"{source}: {failure}")
         raise SourceFailed("; ".join(reasons) or "no source is allowed")
-
-    def _given(self, given: str) -> Server:
-        """Return the server at the URL that the user gave; where that fails, no other will do."""
-        settings, kind = self._settings, self._kind
-        try:
-            url = kind.normalise(given)
-            version = kind.probe(url, min(settings.start_timeout, _PROBE_TIMEOUT))
-        except Exception as error:  # noqa: BLE001 - each driver has its own, and URLs can be wrong in many ways
-            place = f"{settings.url_origin or 'the URL'} {mask(given)}"
-            raise SourceFailed(f"{place} cannot be used: {scrub(one_line(error), given)}") from None
-        return Server(settings.kind, url, "url", settings.url_origin or mask(given), version)
 
     def _started(self, source: str, attempt: ExitStack) -> Server:
         """Return a server that this process starts; ``attempt`` gets what stops it.
