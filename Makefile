@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders --storage-require=all $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
+	$(BIN)/python -m pytest -n 3 --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
 
 contract: $(READY)
 	$(BIN)/python -m tests.contract.storages $(ARGS)

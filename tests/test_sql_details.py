@@ -85,8 +85,8 @@ def test_nothing_waits_for_ever(name: str) -> None:
 @pytest.mark.parametrize(
     ("url", "async_mode", "ping", "timeouts"),
     [
-        ("sqlite:///x", True, False, {"timeout": 2.5}),
-        ("sqlite:///x", False, False, {"timeout": 2.5}),
+        ("sqlite:///x", True, False, {"timeout": 0}),
+        ("sqlite:///x", False, False, {"timeout": 0}),
         ("postgresql://h/d", True, True, {"timeout": 1.5, "command_timeout": 2.5}),
         ("postgresql://h/d", False, True, {"connect_timeout": 2}),
     ],
@@ -127,8 +127,8 @@ def test_how_engines_are_made(
 @pytest.mark.parametrize(
     ("url", "timeouts"),
     [
-        ("sqlite+aiosqlite:///x", {"timeout": 2.5}),
-        ("sqlite+pysqlite:///x", {"timeout": 2.5}),
+        ("sqlite+aiosqlite:///x", {"timeout": 0}),
+        ("sqlite+pysqlite:///x", {"timeout": 0}),
         ("postgresql+asyncpg://h/d", {"timeout": 1.5, "command_timeout": 2.5}),
         ("postgresql+asyncpg://h/d?command_timeout=9", {"timeout": 1.5}),
         ("postgresql+psycopg://h/d", {"connect_timeout": 2}),

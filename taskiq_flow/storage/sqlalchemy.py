@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from traceback import clear_frames
 from typing import Any, TypeVar
@@ -237,8 +237,15 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                 # Its thread still reports its end to this loop, and complains loudly if that closes first.
                 await asyncio.sleep(0.01)
             raise self._unreachable("connecting", _reason(error)) from without_frames(error)
+        delays = _delays_for_a_lock(self._operation_timeout)
         try:
-            return await connection.run_sync(self._work, work)
+            while True:
+                try:
+                    return await connection.run_sync(self._work, work)
+                except exc.OperationalError as error:
+                    if not _says_locked(error) or (delay := next(delays, None)) is None:
+                        raise
+                await asyncio.sleep(delay)
         except asyncio.CancelledError as error:
             # SQLAlchemy's frames refer to themselves: until the garbage collector came, one of them would keep the
             # cursor, which on SQLite keeps its file open, and locked for a reader.
@@ -273,10 +280,15 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             connection = self._open_sync_engine().connect()
         except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
             raise self._unreachable("connecting", _reason(error)) from without_frames(error)
+        delays, delay = _delays_for_a_lock(self._operation_timeout), 0.0
         with connection:
-            if given_up.is_set():  # while it connected: the caller has gone on, and may have written something newer
-                raise TimeoutError("given up")
-            return self._work(connection, work)
+            while not given_up.wait(delay):
+                try:
+                    return self._work(connection, work)
+                except exc.OperationalError as error:
+                    if not _says_locked(error) or (delay := next(delays, -1.0)) < 0:
+                        raise
+        raise TimeoutError("given up: the caller has gone on, and may have written something newer")
 
     def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
         if self._given is not None:
@@ -386,6 +398,23 @@ def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
     return work(connection)
 
 
+def _says_locked(error: exc.OperationalError) -> bool:
+    """Return whether an SQLite database told that another connection was writing: the statement did nothing."""
+    return "database is locked" in str(error.orig)
+
+
+def _delays_for_a_lock(timeout: float) -> Iterator[float]:
+    """Yield how long to wait, in seconds, before asking SQLite for its lock again, for ``timeout`` seconds in all.
+
+    SQLite would wait by itself, but in a thread, where nobody could stop it: the statement of a caller who has long
+    given up would still be executed. No clock is asked: a test may have stopped it.
+    """
+    waited, delay = 0.0, 0.001
+    while waited < timeout:
+        yield delay
+        waited, delay = waited + delay, min(2 * delay, 0.05)
+
+
 def _says_no_table(error: exc.DBAPIError) -> bool:
     """Return whether the statement failed for want of the table, which another one may have made by now."""
     return "42P01" in _codes(error) or 1146 in _codes(error) or "no such table" in str(error.orig)
@@ -416,8 +445,8 @@ def _create(connection: Connection, table: Table) -> None:
 
 
 def _use_write_ahead_log(connection: Connection) -> None:
-    # Readers and one writer then work side by side. The mode stays with the file. Two processes that switch at once may
-    # be told "locked" without the busy time-out being honoured; whoever loses finds it switched.
+    # Readers and one writer then work side by side. The mode stays with the file. Of two processes that switch at once,
+    # one is told "locked", and finds it switched.
     if connection.execute(text("PRAGMA journal_mode")).scalar() in {"wal", "memory"}:
         return
     try:
@@ -555,8 +584,8 @@ def _is_in_memory(url: URL) -> bool:
 def _driver_timeouts(url: URL, connect: float, operation: float) -> dict[str, Any]:
     driver = url.drivername.partition("+")[2]
     options: dict[str, dict[str, Any]] = {
-        "aiosqlite": {"timeout": operation},
-        "pysqlite": {"timeout": operation},
+        "aiosqlite": {"timeout": 0},  # how long to wait for a lock: see _delays_for_a_lock
+        "pysqlite": {"timeout": 0},
         "asyncpg": {"timeout": connect, "command_timeout": operation},
         "psycopg": {"connect_timeout": math.ceil(connect)},
         "asyncmy": {"connect_timeout": connect},
