@@ -398,7 +398,7 @@ def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
     return work(connection)
 
 
-def _says_locked(error: exc.OperationalError) -> bool:
+def _says_locked(error: exc.DBAPIError) -> bool:
     """Return whether an SQLite database told that another connection was writing: the statement did nothing."""
     return "database is locked" in str(error.orig)
 
@@ -412,7 +412,7 @@ def _delays_for_a_lock(timeout: float) -> Iterator[float]:
     waited, delay = 0.0, 0.001
     while waited < timeout:
         yield delay
-        waited, delay = waited + delay, min(2 * delay, 0.05)
+        waited, delay = waited + delay, min(2 * delay, 0.02)
 
 
 def _says_no_table(error: exc.DBAPIError) -> bool:
@@ -436,10 +436,12 @@ def _create(connection: Connection, table: Table) -> None:
         try:
             table.create(connection, checkfirst=True)
         except exc.DBAPIError as error:  # somebody else was first, between the look and the leap
-            if error.connection_invalidated or attempt == _ATTEMPTS - 1:
+            if error.connection_invalidated or _says_locked(error):
                 raise
             if inspect(connection).has_table(table.name):
                 return
+            if attempt == _ATTEMPTS - 1:
+                raise
         else:
             return
 
