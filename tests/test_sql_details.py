@@ -138,7 +138,7 @@ def test_how_engines_are_made(
     ],
 )
 def test_time_outs_of_the_drivers(url: str, timeouts: dict[str, Any]) -> None:
-    assert sqlalchemy._driver_timeouts(make_url(url), 1.5, 2.5) == timeouts
+    assert sqlalchemy._driver_options(make_url(url), 1.5, 2.5) == timeouts
 
 
 @pytest.mark.parametrize(

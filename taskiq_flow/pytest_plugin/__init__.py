@@ -8,6 +8,7 @@
 ``cache_adapter``        a cache on the test's storage
 ``make_cache_adapter``   makes another cache on the same storage, as a second worker would have
 ``flow_broker``          an in-memory taskiq broker with storage and pipelines on ``storage_adapter``
+``storage_faults``       lets the test's storage fail, wait, hang, lose connections and records
 ``frozen_clock``         stops the time by which entries expire: ``now()``, ``tick()``, ``move_to()``
 =======================  ==========================================================================================
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.broker import FlowBroker
     from taskiq_flow.pytest_plugin.contract import CacheAdapterContract as CacheAdapterContract
     from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
+    from taskiq_flow.pytest_plugin.faults import StorageFaults
     from taskiq_flow.storage.base import BaseStorageAdapter
 
 _SETTINGS = pytest.StashKey[options.Settings]()
@@ -187,9 +189,26 @@ def storage_backend(_storage_place: "Place") -> "StorageBackend":
 
 
 @pytest.fixture
-def storage_config(_storage_place: "Place") -> "TaskiqFlowConfig":
+def storage_config(request: pytest.FixtureRequest, _storage_place: "Place") -> "TaskiqFlowConfig":
     """Settings with which the application's own code reaches this test's storage through the factory."""
+    if "storage_faults" in request.fixturenames:
+        faults: StorageFaults = request.getfixturevalue("storage_faults")
+        return faults.config()
     return _storage_place.config()
+
+
+@pytest.fixture
+def storage_faults(request: pytest.FixtureRequest, _storage_place: "Place") -> "Iterator[StorageFaults]":
+    """Lets this test's storage have a bad day: ``fail()``, ``delay()``, ``corrupt()``, ``disconnect()``, ``pause()``.
+
+    It happens to every adapter on ``storage_config``, and to nobody else on the same server; all is undone when the
+    test is over. In such a test, calls to a storage that does not answer fail after 2 s.
+    """
+    from taskiq_flow.pytest_plugin.faults import StorageFaults
+
+    faults = StorageFaults(_storage_place, _backends(request.config).janitor)
+    with faults.active():
+        yield faults
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ class Backends:
         self._run = run
         self._worker = worker
         self.pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers)
-        self._janitor = Janitor()
+        self.janitor = Janitor()
         self._tests = 0
         self._entered: set[str] = set()
 
@@ -100,7 +100,7 @@ class Backends:
         try:
             if self._run.is_mine:
                 self._clear_given_servers()
-            self._janitor.close()
+            self.janitor.close()
         finally:
             if self._run.is_mine:
                 self.pool.close()
@@ -150,11 +150,11 @@ class Backends:
 
     def _swept_place(self, backend: StorageBackend, namespace: str) -> Place:
         broom = self._broom(backend.name, backend.url)
-        return Place(backend, namespace, self._run.id, clear=lambda: self._janitor.run(broom.sweep(namespace)))
+        return Place(backend, namespace, self._run.id, clear=lambda: self.janitor.run(broom.sweep(namespace)))
 
     def _broom(self, name: str, url: str) -> Broom:
         speaks_redis = name in {"redis", "valkey"}
-        return self._janitor.broom(name, lambda: RedisBroom(url) if speaks_redis else SQLBroom(url, self._run.id))
+        return self.janitor.broom(name, lambda: RedisBroom(url) if speaks_redis else SQLBroom(url, self._run.id))
 
     def _enter_given_server(self, kind: str, url: str) -> None:
         """Remove, once a run, what killed runs left on a server that outlives them; note that this run used it."""
@@ -165,11 +165,11 @@ class Backends:
         note = self._run.folder / f"{kind}.used"
         with FileLock(f"{note}.lock"):
             if not note.exists():
-                self._janitor.run(self._broom(kind, url).sweep_abandoned())
+                self.janitor.run(self._broom(kind, url).sweep_abandoned())
                 note.touch()
         self._entered.add(kind)
 
     def _clear_given_servers(self) -> None:
         for kind in self._settings.servers:
             if (self._run.folder / f"{kind}.used").exists():
-                self._janitor.run(self._broom(kind, self.pool.get(kind).url).finish(self._run.id))
+                self.janitor.run(self._broom(kind, self.pool.get(kind).url).finish(self._run.id))

@@ -117,7 +117,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._async_engines: PerLoop[AsyncEngine] | None = None
         if engine is None and async_mode and not self._in_memory:
             self._async_engines = PerLoop(
-                partial(create_async_engine, self._url, **self._engine_options(), pool_timeout=operation_timeout),
+                partial(
+                    create_async_engine,
+                    # The driver knows no such argument, but a setting of that name: see _driver_options.
+                    self._url.difference_update_query(["application_name"]),
+                    **self._engine_options(),
+                    pool_timeout=operation_timeout,
+                ),
                 _dispose,
             )
         self._sync_engine: Engine | None = None
@@ -335,7 +341,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             "pool_reset_on_return": None,  # there is never a transaction to roll back
             "pool_pre_ping": self._dialect != "sqlite",  # a restarted server costs no call
             "hide_parameters": True,
-            "connect_args": _driver_timeouts(self._url, self._connect_timeout, self._operation_timeout),
+            "connect_args": _driver_options(self._url, self._connect_timeout, self._operation_timeout),
         }
 
 
@@ -583,7 +589,8 @@ def _is_in_memory(url: URL) -> bool:
     return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
 
 
-def _driver_timeouts(url: URL, connect: float, operation: float) -> dict[str, Any]:
+def _driver_options(url: URL, connect: float, operation: float) -> dict[str, Any]:
+    """Return how the driver is told of time-outs, and asyncpg of libpq's ``application_name`` in a URL."""
     driver = url.drivername.partition("+")[2]
     options: dict[str, dict[str, Any]] = {
         "aiosqlite": {"timeout": 0},  # how long to wait for a lock: see _delays_for_a_lock
@@ -593,6 +600,8 @@ def _driver_timeouts(url: URL, connect: float, operation: float) -> dict[str, An
         "asyncmy": {"connect_timeout": connect},
         "pymysql": {"connect_timeout": connect, "read_timeout": operation, "write_timeout": operation},
     }
+    if driver == "asyncpg" and (name := url.query.get("application_name")):
+        options[driver]["server_settings"] = {"application_name": name}
     # What the URL says itself goes before.
     return {name: value for name, value in options.get(driver, {}).items() if name not in url.query}
 

@@ -121,6 +121,27 @@ def test_a_server_given_by_url_is_used(inner: InnerRun, started: Started, kind: 
     assert str(urlsplit(url).password) not in result.stdout.str()
 
 
+@pytest.mark.parametrize("kind", SOURCES)
+def test_their_faults_are_real(inner: InnerRun, started: Started, kind: str) -> None:
+    code = """
+        import pytest
+        from taskiq_flow.exceptions import SerializationError
+
+        async def test_one(storage_adapter, storage_faults):
+            await storage_adapter.set("key", 1)
+            assert storage_faults.disconnect() == 1
+            assert await storage_adapter.get("key") == 1
+            storage_faults.pause()
+            with pytest.raises(ConnectionError, match="no answer within 2 s"):
+                await storage_adapter.get("key")
+            storage_faults.resume()
+            storage_faults.corrupt("key")
+            with pytest.raises(SerializationError):
+                await storage_adapter.get("key")
+    """
+    inner(code, *on(kind, started(kind).url)).assert_outcomes(passed=1)
+
+
 def test_a_run_that_stored_nothing_leaves_the_driver_nothing_to_say(inner: InnerRun, started: Started) -> None:
     result = inner("def test_one(storage_adapter): pass", *on("mysql", started("mysql").url))
     result.assert_outcomes(passed=1)

@@ -1,0 +1,161 @@
+"""``Calls``: the calls that adapters on one test's storage make, overheard, so that they can be disturbed."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+
+from taskiq_flow.storage.backend import BackendAdapter
+
+__all__ = ["OPERATIONS", "Calls", "Fault"]
+
+OPERATIONS = ("get", "set", "delete", "exists", "keys", "cleanup", "set_entry", "compare_and_set")
+
+
+class Fault:
+    """Something that happens to some calls; ``happened`` says to how many it did."""
+
+    def __init__(
+        self,
+        op: str | None,
+        times: int | None,
+        *,
+        error: BaseException | type[BaseException] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        if op is not None and op not in OPERATIONS:
+            raise ValueError(f"a storage has no operation {op!r}; known are: {', '.join(OPERATIONS)}")
+        if times is not None and times < 1:
+            raise ValueError(f"a fault happens at least once, not {times!r} times; times=None is for all calls")
+        self.happened = 0
+        self.error = error
+        self.seconds = seconds
+        self._op = op
+        self._times = times
+        self._lock = threading.Lock()
+
+    def undo(self) -> None:
+        """Let it happen no more."""
+        with self._lock:
+            self._times = 0
+
+    def raised(self, adapter: BackendAdapter, doing: str) -> BaseException:
+        """Return the error that a call fails with."""
+        because = "storage_faults.fail() was asked for"
+        if self.error is None:
+            return adapter._unreachable(doing, because)
+        return self.error(f"{doing} failed: {because}") if isinstance(self.error, type) else self.error
+
+    def happens_to(self, operation: str) -> bool:
+        """Return whether it happens to this call, and count it."""
+        with self._lock:
+            if self._op not in {None, operation} or (self._times is not None and self.happened >= self._times):
+                return False
+            self.happened += 1
+            return True
+
+
+class Calls:
+    """The calls on namespaces that begin with ``namespace``."""
+
+    def __init__(self, namespace: str, timeout: float) -> None:
+        self._namespace = namespace
+        self._timeout = timeout
+        self._faults: list[Fault] = []
+        self._waiting: set[_Waiting] = set()
+        self._paused = False
+
+    @contextmanager
+    def overheard(self) -> Iterator[None]:
+        """Be told of every call that an adapter is about to make."""
+        original = BackendAdapter._operation
+
+        @asynccontextmanager
+        async def operation(adapter: BackendAdapter, name: str, *arguments: str) -> AsyncIterator[None]:
+            if self._is_ours(adapter):
+                await self._disturb(adapter, name, *arguments)
+            async with original(adapter, name, *arguments):
+                yield
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(BackendAdapter, "_operation", operation)
+            yield
+
+    def add(self, fault: Fault) -> Fault:
+        """Let a fault happen from now on; those that are there already come first."""
+        self._faults.append(fault)
+        return fault
+
+    def pause(self) -> None:
+        """Let calls wait until :meth:`resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let them go on."""
+        self._paused = False
+        for waiting in list(self._waiting):
+            if waiting.for_resume:
+                waiting.end(cut=False)
+
+    def cut(self) -> None:
+        """Let the calls that wait fail."""
+        for waiting in list(self._waiting):
+            waiting.end(cut=True)
+
+    def undo(self) -> None:
+        """Undo all: no fault happens any more, and no call waits."""
+        for fault in self._faults:
+            fault.undo()
+        self._paused = False
+        for waiting in list(self._waiting):
+            waiting.end(cut=False)
+
+    def _is_ours(self, adapter: BackendAdapter) -> bool:
+        # "-" is what stands before the name of a test's second namespace: "run_1" must not take in "run_12".
+        return adapter.namespace == self._namespace or adapter.namespace.startswith(f"{self._namespace}-")
+
+    async def _disturb(self, adapter: BackendAdapter, name: str, *arguments: str) -> None:
+        doing = f"{name}({', '.join(map(repr, arguments))})"
+        for fault in list(self._faults):
+            if not fault.happens_to(name):
+                continue
+            if fault.seconds:
+                await self._wait(adapter, doing, fault.seconds)
+            else:
+                raise fault.raised(adapter, doing)
+        if self._paused:
+            await self._wait(adapter, doing)
+
+    async def _wait(self, adapter: BackendAdapter, doing: str, seconds: float | None = None) -> None:
+        """Wait for ``seconds``, or until the end of the pause; for no longer than a call may take."""
+        timeout = min(self._timeout, adapter._operation_timeout)
+        waiting = _Waiting(for_resume=seconds is None)
+        self._waiting.add(waiting)
+        try:
+            await asyncio.wait([waiting.told], timeout=timeout if seconds is None else min(seconds, timeout))
+        finally:
+            self._waiting.discard(waiting)
+        if waiting.told.done():
+            if waiting.told.result():
+                raise adapter._unreachable(doing, "the connection was lost (storage_faults.disconnect())")
+        elif seconds is None or seconds >= timeout:
+            raise adapter._unreachable(doing, f"no answer within {timeout:g} s")
+
+
+class _Waiting:
+    """A call that waits, on an event loop of whatever thread."""
+
+    def __init__(self, for_resume: bool) -> None:
+        self.for_resume = for_resume
+        self._loop = asyncio.get_running_loop()
+        self.told: asyncio.Future[bool] = self._loop.create_future()
+        """Whether its connection is cut."""
+
+    def end(self, cut: bool) -> None:
+        self._loop.call_soon_threadsafe(self._end, cut)
+
+    def _end(self, cut: bool) -> None:
+        if not self.told.done():
+            self.told.set_result(cut)

@@ -1,0 +1,192 @@
+"""``storage_faults``: a bad day, on every storage, for one test and nobody else."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from taskiq_pipelines import Pipeline
+
+from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.exceptions import SerializationError, StorageConnectionError
+from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin.broker import FlowBroker
+from taskiq_flow.pytest_plugin.faults import OPERATIONS, Fault, StorageFaults
+from taskiq_flow.result_backend import StorageResultBackend
+from taskiq_flow.storage import BaseStorageAdapter, StorageAdapterFactory
+from tests.inner import InnerRun
+
+Make = Callable[..., BaseStorageAdapter]
+
+
+async def test_the_next_call_fails(storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults) -> None:
+    await storage_adapter.set("key", "before")
+    fault = storage_faults.fail("set")
+    with pytest.raises(StorageConnectionError, match=r"set\('key'\) failed: storage_faults.fail\(\) was asked for"):
+        await storage_adapter.set("key", "refused")
+    assert await storage_adapter.get("key") == "before"
+    await storage_adapter.set("key", "after")
+    assert await storage_adapter.get("key") == "after"
+    assert fault.happened == 1
+
+
+async def test_calls_fail_as_told(
+    storage_adapter: BaseStorageAdapter, make_storage_adapter: Make, storage_faults: StorageFaults
+) -> None:
+    fault = storage_faults.fail(times=None, error=PermissionError("no"))
+    for call in (storage_adapter.get("key"), storage_adapter.keys(), make_storage_adapter().exists("key")):
+        with pytest.raises(PermissionError, match=r"^no$"):
+            await call
+    with pytest.raises(PermissionError):
+        await make_storage_adapter(namespace="beside").cleanup()
+    fault.undo()
+    assert await storage_adapter.keys() == []
+    assert fault.happened == 4
+    storage_faults.fail("get", times=2, error=SerializationError)
+    for _ in range(2):
+        with pytest.raises(SerializationError, match=r"get\('key'\) failed"):
+            await storage_adapter.get("key")
+    assert await storage_adapter.get("key") is None
+
+
+async def test_calls_are_late(storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults) -> None:
+    storage_faults.delay(0.1, op="get", times=1)
+    began = time.monotonic()
+    assert await storage_adapter.get("key") is None
+    assert time.monotonic() - began >= 0.1
+
+
+async def test_a_record_is_damaged(
+    storage_adapter: BaseStorageAdapter, make_storage_adapter: Make, storage_faults: StorageFaults
+) -> None:
+    beside = make_storage_adapter(namespace="beside")
+    for adapter in (storage_adapter, beside):
+        await adapter.set("it's", 1)
+        await adapter.set("other", 2)
+    storage_faults.corrupt("it's")
+    storage_faults.corrupt("other", namespace="beside")
+    with pytest.raises(SerializationError, match="it's"):
+        await storage_adapter.get("it's")
+    with pytest.raises(SerializationError, match="other"):
+        await beside.get("other")
+    assert await storage_adapter.get("other") == 2
+    assert await beside.get("it's") == 1
+    with pytest.raises(LookupError, match="nothing is stored under 'nothing'"):
+        storage_faults.corrupt("nothing")
+
+
+@pytest.mark.storage_backends("all")
+async def test_connections_are_lost(
+    storage_adapter: BaseStorageAdapter,
+    storage_config: TaskiqFlowConfig,
+    storage_backend: StorageBackend,
+    storage_faults: StorageFaults,
+) -> None:
+    assert storage_faults.disconnect() == 0
+    async with (
+        StorageAdapterFactory.create_storage_adapter(storage_config) as theirs,
+        StorageAdapterFactory.create_storage_adapter(
+            storage_config.model_copy(update={"storage_url": storage_backend.url})
+        ) as somebody_elses,
+    ):
+        for adapter in (storage_adapter, theirs, somebody_elses):
+            await adapter.set("key", 1)
+        # That somebody else's is not cut is seen by its own connection below.
+        assert storage_faults.disconnect() == (2 if storage_backend.is_real else 0)
+        for adapter in (storage_adapter, theirs, somebody_elses):
+            assert await adapter.get("key") == 1
+        storage_faults.delay(1.0, op="set")
+        late = asyncio.gather(storage_adapter.set("key", 2), theirs.set("key", 2), return_exceptions=True)
+        await asyncio.sleep(0.05)
+        storage_faults.disconnect()
+        assert [type(outcome) for outcome in await late] == [StorageConnectionError] * 2
+        assert await storage_adapter.get("key") == 1
+
+
+@pytest.mark.storage_backends("all")
+async def test_the_storage_hangs(
+    storage_adapter: BaseStorageAdapter, storage_backend: StorageBackend, storage_faults: StorageFaults
+) -> None:
+    await storage_adapter.set("key", 1)
+    with storage_faults.pause():
+        waiting = asyncio.ensure_future(storage_adapter.get("key"))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    assert await waiting == 1
+    storage_faults.pause()
+    with pytest.raises(StorageConnectionError, match="no answer within 2 s") as caught:
+        await storage_adapter.get("key")
+    if storage_backend.is_real:
+        assert str(urlsplit(storage_backend.url).password) not in str(caught.value)
+    storage_faults.resume()
+    assert await storage_adapter.get("key") == 1
+
+
+async def test_what_is_illegal_is_refused(storage_faults: StorageFaults) -> None:
+    with pytest.raises(ValueError, match=f"no operation 'save'; known are: {', '.join(OPERATIONS)}"):
+        storage_faults.fail("save")
+    with pytest.raises(ValueError, match="at least once, not 0 times"):
+        storage_faults.fail(times=0)
+    with pytest.raises(ValueError, match="seconds above 0, not -1"):
+        storage_faults.delay(-1)
+
+
+def test_all_is_undone(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.fixture
+        async def seen_afterwards(storage_adapter):
+            yield
+            assert await storage_adapter.keys() == []
+
+        async def test_leaves_all_behind(seen_afterwards, storage_adapter, storage_faults):
+            storage_faults.fail(times=None)
+            storage_faults.delay(60)
+            storage_faults.pause()
+
+        async def test_sees_nothing_of_it(storage_adapter):
+            assert await storage_adapter.keys() == []
+    """
+    # The first test's own fixture, torn down before storage_faults, still meets the faults.
+    inner(code, "--storage-backends=fakes").assert_outcomes(passed=6, errors=3)
+
+
+# --- what it is for ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_pipeline_survives_a_lost_connection(
+    flow_broker: FlowBroker, storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    faults: list[Fault] = []
+
+    @flow_broker.task(task_name="double")
+    async def double(number: int) -> int:
+        storage_faults.disconnect()
+        faults.append(storage_faults.fail("set"))
+        return 2 * number
+
+    sent = await Pipeline(flow_broker, double).call_next(double).kiq(3)
+    assert (await sent.wait_result(timeout=10)).return_value == 12
+    assert [fault.happened for fault in faults] == [1, 1]
+
+
+class TestAStorageThatIsGone:
+    @pytest.fixture
+    def flow_result_backend(self, storage_adapter: BaseStorageAdapter) -> StorageResultBackend[Any]:
+        return StorageResultBackend(storage_adapter, retry_for=0.1)
+
+    @pytest.mark.flow_broker(loses=r"storage_faults\.fail")
+    async def test_a_pipeline_does_not_survive_it(
+        self, flow_broker: FlowBroker, storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+    ) -> None:
+        @flow_broker.task(task_name="double")
+        async def double(number: int) -> int:
+            storage_faults.fail("set", times=None)
+            return 2 * number
+
+        sent = await Pipeline(flow_broker, double).call_next(double).kiq(3)
+        await flow_broker.drain(timeout=20)
+        assert not await sent.is_ready()
