@@ -61,7 +61,7 @@ class Storages:
         if isinstance(report.longrepr, tuple):
             row.reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Show the table."""
         terminalreporter.section("storages and the contract")
         for line in self.lines():

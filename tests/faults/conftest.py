@@ -23,7 +23,7 @@ Connect = Callable[..., BackendAdapter]
 Tell = Callable[..., None]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     lines = [
         f"{report.nodeid.rpartition('::')[2]}: {figures}"
         for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")

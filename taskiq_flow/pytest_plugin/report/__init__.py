@@ -55,7 +55,7 @@ class StorageReport:
         outcomes[backend] = before.followed_by(_outcome(report))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Print the totals and what differs, where a test used a storage; write the reports."""
         from taskiq_flow.pytest_plugin.report import text
 
