@@ -1,20 +1,22 @@
-"""What the kit costs, beside its targets and its peers, in one run: ``make bench``, or ``python -m benchmarks.harness``.
+"""What the kit costs, beside its targets and its peers: ``make bench``, or ``python -m benchmarks.harness``.
 
 Everything is measured on generated pytest projects (:mod:`benchmarks.projects`), each run being a process of its own in
 a fresh folder. Runs of one kind are interleaved and repeated, and the quickest counts: whatever else the machine does
-only ever adds. Servers that the peers may flush are this run's own.
+only ever adds. "CPU" is what the test process itself computed: far from the time, it waited, for the disk, a server or
+its turn. Servers that the peers may flush are this run's own.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -35,7 +37,6 @@ from benchmarks.projects import (
     SERVERS,
     STORAGE,
     UNUSED,
-    WITHOUT,
     Project,
 )
 from taskiq_flow.pytest_plugin.run import Run
@@ -58,7 +59,7 @@ class Effort:
     starts: int
 
 
-THOROUGH, QUICK = Effort(tests=300, rounds=5, starts=25), Effort(tests=60, rounds=2, starts=5)
+THOROUGH, QUICK = Effort(tests=300, rounds=3, starts=15), Effort(tests=60, rounds=2, starts=5)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Row:
     what: str
     cost: float | None
     target: float | None = None
+    cpu: float | None = None
     peers: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
     is_failure: bool = False
@@ -80,15 +82,14 @@ class Outcome:
 
     began: float
     seconds: float
+    cpu: float
     tests: list[dict[str, float]]
 
 
 # --- running pytest ---------------------------------------------------------------------------------------------------
 
 
-def run_pytest(
-    source: str, arguments: Sequence[str], environment: Mapping[str, str], *, alone: bool = True
-) -> Outcome:
+def run_pytest(source: str, arguments: Sequence[str], environment: Mapping[str, str], *, alone: bool = True) -> Outcome:
     """Run a file of tests in a process of its own.
 
     :param alone: load the plugins only that ``arguments`` name, not all that are installed.
@@ -103,16 +104,22 @@ def run_pytest(
         if alone:
             settings["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", stopwatch.__name__, *arguments]
-        began = time.monotonic()
+        began, worked = time.monotonic(), cpu_of_children()
         done = subprocess.run(
             command, cwd=folder, env=settings, capture_output=True, text=True, timeout=RUN_TIMEOUT, check=False
         )
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - began, cpu_of_children() - worked
         tests = json.loads(times.read_text()) if times.exists() else []
     if done.returncode or any(test["failed"] for test in tests):
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
         raise Unmeasured(" / ".join(last))
-    return Outcome(began, seconds, tests)
+    return Outcome(began, seconds, cpu, tests)
+
+
+def cpu_of_children() -> float:
+    """Return the seconds that ended children of this process have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def plugins(*names: str) -> list[str]:
@@ -122,9 +129,13 @@ def plugins(*names: str) -> list[str]:
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without what would change where servers come from, or how pytest runs."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("TASKIQ_FLOW_", "PYTEST_", "COV_"))
-    }
+    strange = ("TASKIQ_FLOW_", "PYTEST_", "COV_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+
+
+def url_variable(kind: str) -> str:
+    """Return the variable that tells the kit of a server."""
+    return f"TASKIQ_FLOW_TEST_{kind.upper()}_URL"
 
 
 @contextmanager
@@ -143,7 +154,7 @@ def private_servers() -> Iterator[dict[str, str]]:
                 tell(str(reason))
             else:
                 tell(f"{kind}: {server.version}, {server.detail}")
-                urls[f"TASKIQ_FLOW_TEST_{kind.upper()}_URL"] = server.url
+                urls[url_variable(kind)] = server.url
         yield urls
     finally:
         pool.close()
@@ -153,19 +164,20 @@ def private_servers() -> Iterator[dict[str, str]]:
 # --- what a test pays -------------------------------------------------------------------------------------------------
 
 
+@dataclass
 class Costs:
-    """What the tests of each project take, run for run."""
+    """What a test of each project took, in milliseconds, run for run."""
 
-    def __init__(self) -> None:
-        self.means: dict[str, list[float]] = {}
-        self.medians: dict[str, list[float]] = {}
-        self.problems: dict[str, str] = {}
+    taken: dict[str, list[float]] = field(default_factory=dict)
+    computed: dict[str, list[float]] = field(default_factory=dict)
+    median: dict[str, list[float]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def measure(self, project: Project, tests: int, environment: Mapping[str, str]) -> None:
         """Run a project once more."""
         if project.name in self.problems:
             return
-        if project.backend in SERVERS and f"TASKIQ_FLOW_TEST_{project.backend.upper()}_URL" not in environment:
+        if project.backend in SERVERS and url_variable(project.backend) not in environment:
             self.problems[project.name] = f"no {project.backend} server"
             return
         arguments = ["-q", *plugins(*project.plugins)]
@@ -176,23 +188,30 @@ class Costs:
         except Unmeasured as reason:
             self.problems[project.name] = str(reason)
             return
-        # The first test also pays for imports and for the run's table.
-        taken = [1000 * (test["ended"] - test["began"]) for test in outcome.tests[1:]]
-        self.means.setdefault(project.name, []).append(mean(taken))
-        self.medians.setdefault(project.name, []).append(median(taken))
+        rest = outcome.tests[1:]  # the first one also pays for imports and for the run's table
+        taken = [1000 * (test["ended"] - test["began"]) for test in rest]
+        self.taken.setdefault(project.name, []).append(mean(taken))
+        self.median.setdefault(project.name, []).append(median(taken))
+        self.computed.setdefault(project.name, []).append(mean(1000 * test["cpu"] for test in rest))
 
-    def cost(self, project: Project, without: Project | None = None) -> float | None:
-        """Return how many milliseconds a test takes more than the same test without the fixture; None if unknown."""
-        without = project.without if without is None else without
-        if project.name not in self.means or without.name not in self.means:
-            return None
-        return min(self.means[project.name]) - min(self.means[without.name])
-
-    def row(self, project: Project, target: float | None, *peers: Project) -> Row:
+    def row(self, project: Project, target: float | None = None, *peers: Project) -> Row:
         """Return the line of a project."""
         problem = self.problems.get(project.name, "")
-        compared = {peer.name: self.cost(peer) for peer in peers}
-        return Row(f"{project.name}: a test", self.cost(project), target, compared, problem, bool(problem))
+        return Row(
+            f"{project.name}: a test",
+            _more(self.taken, project),
+            target,
+            _more(self.computed, project),
+            {peer.name: _more(self.taken, peer) for peer in peers},
+            problem,
+            bool(problem),
+        )
+
+
+def _more(times: Mapping[str, Sequence[float]], project: Project) -> float | None:
+    """Return how much more a test of the project takes than the same without the fixture; None if unknown."""
+    here, without = times.get(project.name), times.get(project.without.name)
+    return min(here) - min(without) if here and without else None
 
 
 def what_a_test_pays(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
@@ -204,15 +223,14 @@ def what_a_test_pays(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
             for project in PROJECTS:
                 tell(f"round {turn + 1} of {effort.rounds}: {project.name}")
                 costs.measure(project, effort.tests, environment)
-    raw["milliseconds of a test, mean of each run"] = costs.means
-    raw["milliseconds of a test, median of each run"] = costs.medians
+    raw["milliseconds of a test, in each run"] = asdict(costs)
     peers = {"redis": (REDISDB,), "postgres": (POSTGRESQL,)}
     for backend in BACKENDS:
         yield costs.row(STORAGE[backend], 4 if backend in {"postgres", "mysql"} else 2, *peers.get(backend, ()))
     yield costs.row(CLOCK, 0.2, FREEZEGUN)
     for backend in BACKENDS:
         yield costs.row(BROKER[backend], None, *([BARE_BROKER] if backend == "memory" else []))
-    yield Row("installed and unused: a test", costs.cost(UNUSED, WITHOUT[True]))
+    yield costs.row(UNUSED)
 
 
 # --- what a session pays ----------------------------------------------------------------------------------------------
@@ -220,37 +238,37 @@ def what_a_test_pays(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
 
 def installed_and_unused(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
     """Measure pytest on one empty test, with the plugin and without, among all that is installed and alone."""
-    cases = {
-        "among others": (False, [], ["-p", f"no:{KIT}"]),
-        "alone": (True, ["-p", KIT], []),
-    }
+    cases = {"among others": (False, [], ["-p", f"no:{KIT}"]), "alone": (True, ["-p", KIT], [])}
     empty = "def test_nothing():\n    pass\n"
-    seconds: dict[str, list[float]] = {}
+    taken: dict[str, list[float]] = {}
+    computed: dict[str, list[float]] = {}
     for turn in range(effort.starts):
         tell(f"start {turn + 1} of {effort.starts}")
-        for case, (alone, *arms) in cases.items():
-            for arm, arguments in zip(("with", "without"), arms, strict=True):
+        for case, (alone, *both) in cases.items():
+            for arm, arguments in zip(("with", "without"), both, strict=True):
                 outcome = run_pytest(empty, arguments, clean_environment(), alone=alone)
-                seconds.setdefault(f"{case}, {arm}", []).append(outcome.seconds)
-    raw["seconds of an empty session"] = seconds
+                taken.setdefault(f"{case}, {arm}", []).append(1000 * outcome.seconds)
+                computed.setdefault(f"{case}, {arm}", []).append(1000 * outcome.cpu)
+    raw["milliseconds of an empty session"] = {"taken": taken, "computed": computed}
     for case in cases:
-        cost = 1000 * (min(seconds[f"{case}, with"]) - min(seconds[f"{case}, without"]))
-        whole = f"of {1000 * min(seconds[f'{case}, without']):.0f} ms without it"
-        yield Row(f"installed and unused, {case}: a session", cost, 20, note=whole)
+        cost, cpu = (min(times[f"{case}, with"]) - min(times[f"{case}, without"]) for times in (taken, computed))
+        whole = f"pytest without it: {shown(min(taken[f'{case}, without']))}"
+        yield Row(f"installed and unused, {case}: a session", cost, 20, cpu, note=whole)
 
 
 def first_test(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
     """Measure the time from pytest's start to the end of the first test, on servers from each source."""
     arguments = ["-q", *plugins(KIT, ASYNC)]
-    for kind, source in [("memory", ""), *((kind, source) for kind in SERVERS for source in ("local", "wheel", "docker"))]:
-        what = f"first test on {kind}{f', {source}' if source else ', no server'}"
+    sources = [(kind, source) for kind in SERVERS for source in ("local", "wheel", "docker")]
+    for kind, source in [("memory", ""), *sources]:
+        what = f"first test on {kind}, {source or 'no server'}"
         if source and (reason := unavailable(kind, source)):
             yield Row(what, None, note=reason)
             continue
         chosen = [f"--storage-backends={kind}", *([f"--storage-servers={source}"] if source else [])]
         taken = []
-        tell(what)
-        for _ in range(effort.rounds):
+        for turn in range(effort.rounds):
+            tell(f"{what}, {turn + 1} of {effort.rounds}")
             outcome = run_pytest(STORAGE["memory"].source(10), [*arguments, *chosen], clean_environment())
             taken.append(1000 * (outcome.tests[0]["ended"] - outcome.began))
         raw.setdefault("milliseconds to the first test", {})[what] = taken
@@ -283,24 +301,33 @@ def tell(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def shown(milliseconds: float | None) -> str:
+def shown(milliseconds: float | None, nothing: str = "—") -> str:
     """Return a time for people."""
     if milliseconds is None:
-        return "—"
+        return nothing
     if milliseconds >= 1000:
         return f"{milliseconds / 1000:.2f} s"
     return f"{milliseconds:.2f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
 
 
+def verdict(row: Row) -> str:
+    """Return whether a row's target is met, in a word."""
+    if row.target is None or row.cost is None:
+        return ""
+    return "met" if row.cost < row.target else "**missed**"
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as Markdown."""
-    lines = ["| what | measured | target | | peers, in the same run | |", "|---|---:|---:|---|---|---|"]
+    lines = ["| what | measured | CPU | target | | peers, in the same run | |", "|---|--:|--:|--:|---|---|---|"]
     for row in rows:
-        target = "" if row.target is None else f"< {row.target:g} ms" if row.target < 1000 else f"< {row.target / 1000:g} s"
-        verdict = "" if row.target is None or row.cost is None else "met" if row.cost < row.target else "**missed**"
+        target = (
+            "" if row.target is None else f"< {row.target / 1000:g} s" if row.target >= 1000 else f"< {row.target:g} ms"
+        )
         peers = ", ".join(f"{name} {shown(cost)}" for name, cost in row.peers.items())
         note = f"not measured: {row.note}" if row.is_failure else row.note
-        lines.append(f"| {row.what} | {shown(row.cost)} | {target} | {verdict} | {peers} | {note.replace('|', '/')} |")
+        cells = [row.what, shown(row.cost), shown(row.cpu, ""), target, verdict(row), peers, note]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ WITHOUT = {
     True: Project("async test", "", "assert number >= 0", plugins=(ASYNC,)),
     False: Project("plain test", "", "assert number >= 0", plugins=()),
 }
-UNUSED = Project("kit loaded, not used", "", "assert number >= 0")
+UNUSED = Project("installed and unused", "", "assert number >= 0")
 STORAGE = {
     backend: Project(
         f"storage_adapter, {backend}",

@@ -20,11 +20,14 @@ _tests: list[dict[str, float]] = []
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol() -> Iterator[None]:
     """Time the whole of a test: its phases and what reporting them costs."""
-    _tests.append({"began": time.monotonic(), "failed": 0.0})
+    test = {"began": time.monotonic(), "failed": 0.0}
+    _tests.append(test)
+    worked = time.process_time()
     try:
         return (yield)
     finally:
-        _tests[-1]["ended"] = time.monotonic()
+        test["ended"] = time.monotonic()
+        test["cpu"] = time.process_time() - worked
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
