@@ -4,6 +4,7 @@
 # make check   lint, format and types
 # make fuzz    the differential test, 20,000 random steps on each storage (STEPS=…)
 # make faults  storages under fault: 100 kills, restarts, 100,000 calls on each (a sample of it is in make test)
+# make bench   what the kit costs, beside its targets and peers: a table (ARGS=--quick)
 # make mutants mutation testing of storages, caches, clock and codec (ONLY=taskiq_flow/clock.py, JOBS=2)
 #
 # Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
@@ -18,9 +19,9 @@ STEPS ?= 20000
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := taskiq_flow tests examples conftest.py
+SOURCES := taskiq_flow tests examples benchmarks conftest.py
 
-.PHONY: help demo test contract fuzz faults mutants check format clean
+.PHONY: help demo test contract fuzz faults bench mutants check format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -41,13 +42,16 @@ fuzz: $(READY)
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults -m long --timeout 3600 -rs $(ARGS)
 
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.harness $(ARGS)
+
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants $(ONLY)
 
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy taskiq_flow tests conftest.py
+	$(BIN)/mypy taskiq_flow tests benchmarks conftest.py
 	@# Each example is a project of its own, with its own conftest.
 	@for example in examples/*/; do echo "mypy $$example"; MYPYPATH=$$example $(BIN)/mypy $$example || exit 1; done
 
@@ -64,6 +68,11 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable .
 	@touch $(READY)
+
+# The peers are plugins of pytest, and so only there once they have been asked for.
+$(VENV)/.bench: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $(VENV)/.bench
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""What the kit costs: ``make bench``."""
