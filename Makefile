@@ -18,10 +18,11 @@ STORAGES ?= default
 STEPS ?= 20000
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 READY := $(VENV)/.ready
 SOURCES := taskiq_flow tests examples benchmarks conftest.py
 
-.PHONY: help demo test contract fuzz faults bench mutants check format clean
+.PHONY: help demo test contract fuzz faults bench lowest mutants check format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -42,8 +43,8 @@ fuzz: $(READY)
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults -m long --timeout 3600 -rs $(ARGS)
 
-bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.harness $(ARGS)
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.harness $(ARGS)
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants $(ONLY)
@@ -69,10 +70,18 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable .
 	@touch $(READY)
 
-# The peers are plugins of pytest, and so only there once they have been asked for.
-$(VENV)/.bench: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	@touch $(VENV)/.bench
+# The peers are plugins of pytest: in an environment of their own, where no test of this project meets them.
+$(BENCH)/.ready: pyproject.toml
+	@$(PYTHON) -m venv --clear $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --group dev --group bench --editable .
+	@touch $(BENCH)/.ready
+
+# What pyproject.toml promises of the oldest versions: `make lowest`, then `make test`.
+lowest: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --reinstall --resolution lowest-direct \
+		--group dev --editable '.[redis,postgres,mysql,pytest]'
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -110,7 +110,7 @@ def test_how_engines_are_made(
         asyncio.run(adapter.get("key"))
     assert asked == [
         {
-            "url": str(adapter._url),
+            "url": str(adapter._url).replace("aiosqlite", "pysqlite"),
             "isolation_level": "AUTOCOMMIT",
             "pool_reset_on_return": None,
             "pool_pre_ping": ping,

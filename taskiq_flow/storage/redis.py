@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from traceback import walk_tb
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -35,7 +36,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis") from error
 
-__all__ = ["RedisStorageAdapter", "client_options", "cluster_client_options"]
+
+__all__ = ["DRIVER_INFO", "RedisStorageAdapter", "client_options", "cluster_client_options"]
 
 # redis-py types every command as "awaitable or not", for its synchronous and asynchronous clients at once.
 Client: TypeAlias = Any
@@ -43,6 +45,13 @@ Client: TypeAlias = Any
 _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _PLAIN_SCHEMES = ("redis", "rediss", "unix")
+
+DRIVER_INFO: dict[str, Any] = {}
+"""What redis-py tells servers of itself: without it, each connection looks its version up in the package's files."""
+with suppress(ImportError):  # redis-py below 7
+    from redis.driver_info import DriverInfo
+
+    DRIVER_INFO["driver_info"] = DriverInfo()
 
 _UNREACHABLE = (
     redis_errors.ConnectionError,
@@ -321,6 +330,7 @@ def client_options(connect_timeout: float) -> dict[str, Any]:
         "socket_timeout": None,
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError,)),
         "retry_on_error": [redis_errors.ConnectionError],
+        **DRIVER_INFO,
     }
 
 
@@ -357,6 +367,7 @@ def _factory_for(url: str, connect_timeout: float, max_connections: int) -> Call
     return make
 
 
+@lru_cache
 def _try_out(url: str, plain_url: str) -> None:
     """Refuse a URL of which redis-py would say only at the first call that it cannot use it; connects to nothing."""
     # Without redis-py's message, which may repeat a part of the password.

@@ -112,10 +112,11 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._table = _table(table)
         self._given = engine
         self._in_memory = dialect.name == "sqlite" and engine is None and _is_in_memory(self._url)
-        # An SQLite database in memory lives in one connection, which no event loop may own and only one thread at a
-        # time may use: it is always reached through Python's own driver, in threads.
+        # SQLite is always reached through Python's own driver, in threads. So does aiosqlite, with a thread for each
+        # connection and a dozen errands to it for each call; and with SQLAlchemy it leaves a task that never ends where
+        # a connection is closed twice. A database in memory lives in one connection, which no event loop may own.
         self._async_engines: PerLoop[AsyncEngine] | None = None
-        if engine is None and async_mode and not self._in_memory:
+        if engine is None and async_mode and dialect.name != "sqlite":
             self._async_engines = PerLoop(
                 partial(
                     create_async_engine,
@@ -228,12 +229,18 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return await cancelled_once(self._run_async(self._given, work))
         if self._async_engines is not None:
             return await cancelled_once(self._run_async(await self._async_engines.get(), work))
-        given_up = threading.Event()
-        try:
-            return await in_thread(lambda: self._run_in_thread(work, given_up))
-        except asyncio.CancelledError:
-            given_up.set()
-            raise
+        delays = _delays_for_a_lock(self._operation_timeout)
+        while True:
+            given_up = threading.Event()
+            try:
+                return await in_thread(partial(self._run_in_thread, work, given_up))
+            except asyncio.CancelledError:
+                given_up.set()
+                raise
+            except exc.OperationalError as error:
+                if not _says_locked(error) or (delay := next(delays, None)) is None:
+                    raise
+            await asyncio.sleep(delay)  # here and not in the thread: there are few
 
     async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
         try:
@@ -286,15 +293,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             connection = self._open_sync_engine().connect()
         except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
             raise self._unreachable("connecting", _reason(error)) from without_frames(error)
-        delays, delay = _delays_for_a_lock(self._operation_timeout), 0.0
         with connection:
-            while not given_up.wait(delay):
-                try:
-                    return self._work(connection, work)
-                except exc.OperationalError as error:
-                    if not _says_locked(error) or (delay := next(delays, -1.0)) < 0:
-                        raise
-        raise TimeoutError("given up: the caller has gone on, and may have written something newer")
+            if given_up.is_set():  # while it connected: the caller has gone on, and may have written something newer
+                raise TimeoutError("given up")
+            return self._work(connection, work)
 
     def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
         if self._given is not None:
@@ -317,12 +319,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return self._given
         with self._engine_lock:
             if self._sync_engine is None:
+                url, options = self._url, self._engine_options()
+                if url.drivername == "sqlite+aiosqlite":
+                    url = url.set(drivername="sqlite+pysqlite")
                 if self._in_memory:
-                    url = self._url.set(drivername="sqlite+pysqlite")
-                    options = {**self._engine_options(), "poolclass": StaticPool}
-                    options["connect_args"] = {"check_same_thread": False}
+                    options = {**options, "poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
                 else:
-                    url, options = self._url, {**self._engine_options(), "pool_timeout": self._operation_timeout}
+                    options = {**options, "pool_timeout": self._operation_timeout}
                 self._sync_engine = create_engine(url, **options)
                 weakref.finalize(self, self._sync_engine.dispose)
             return self._sync_engine

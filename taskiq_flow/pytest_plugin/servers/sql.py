@@ -1,7 +1,5 @@
 """Asking a database server, just as the storage adapter does: by SQLAlchemy, with the URL's own driver."""
 
-import asyncio
-
 __all__ = ["first_value"]
 
 
@@ -10,6 +8,8 @@ def first_value(url: str, question: str, timeout: float) -> str:
 
     :raises Exception: the driver's own; its words are clearer than SQLAlchemy's.
     """
+    import asyncio  # here, since reading what a run may use loads this module
+
     from sqlalchemy.exc import DBAPIError
 
     try:
