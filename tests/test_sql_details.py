@@ -103,6 +103,7 @@ def test_how_engines_are_made(
         asked.append({"url": str(url), **options})
         raise Made
 
+    sqlalchemy._pattern.cache_clear()
     for name in ("create_engine", "create_async_engine"):
         monkeypatch.setattr(sqlalchemy, name, make)
     adapter = SQLAlchemyStorageAdapter(url, async_mode, connect_timeout=1.5, operation_timeout=2.5)

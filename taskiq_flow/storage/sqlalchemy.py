@@ -10,7 +10,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from traceback import clear_frames
 from typing import Any, TypeVar
 
@@ -117,16 +117,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         # a connection is closed twice. A database in memory lives in one connection, which no event loop may own.
         self._async_engines: PerLoop[AsyncEngine] | None = None
         if engine is None and async_mode and dialect.name != "sqlite":
-            self._async_engines = PerLoop(
-                partial(
-                    create_async_engine,
-                    # The driver knows no such argument, but a setting of that name: see _driver_options.
-                    self._url.difference_update_query(["application_name"]),
-                    **self._engine_options(),
-                    pool_timeout=operation_timeout,
-                ),
-                _dispose,
-            )
+            arguments = (self._url, True, connect_timeout, operation_timeout)
+            self._async_engines = PerLoop(lambda: AsyncEngine(_new_engine(*arguments)), _dispose)
         self._sync_engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._turn = threading.Lock()
@@ -319,14 +311,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return self._given
         with self._engine_lock:
             if self._sync_engine is None:
-                url, options = self._url, self._engine_options()
-                if url.drivername == "sqlite+aiosqlite":
-                    url = url.set(drivername="sqlite+pysqlite")
-                if self._in_memory:
-                    options = {**options, "poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-                else:
-                    options = {**options, "pool_timeout": self._operation_timeout}
-                self._sync_engine = create_engine(url, **options)
+                self._sync_engine = _new_engine(self._url, False, self._connect_timeout, self._operation_timeout)
                 weakref.finalize(self, self._sync_engine.dispose)
             return self._sync_engine
 
@@ -337,15 +322,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             _close_returned_connections(engine)
             with self._turn:  # an SQLite database in memory has but one connection, which may be in use
                 engine.dispose()
-
-    def _engine_options(self) -> dict[str, Any]:
-        return {
-            "isolation_level": "AUTOCOMMIT",
-            "pool_reset_on_return": None,  # there is never a transaction to roll back
-            "pool_pre_ping": self._dialect != "sqlite",  # a restarted server costs no call
-            "hide_parameters": True,
-            "connect_args": _driver_options(self._url, self._connect_timeout, self._operation_timeout),
-        }
 
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter
@@ -382,7 +358,9 @@ class _Exact(TypeDecorator[str]):
         return bytes(value).decode() if isinstance(value, (bytes, bytearray, memoryview)) else value
 
 
+@lru_cache(maxsize=64)
 def _table(name: str) -> Table:
+    # The same object for the same name: by it SQLAlchemy finds the statements that it has compiled before.
     long_text = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
     return Table(
         name,
@@ -585,6 +563,42 @@ def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]
             f"or async_mode={dialect.is_async}"
         )
     return url, dialect
+
+
+def _new_engine(url: URL, asynchronous: bool, connect: float, operation: float) -> Engine:
+    """Return an engine that shares dialect and compiled statements with all others of the same arguments."""
+    pattern, compiled = _pattern(url, asynchronous, connect, operation)
+    options = {"compiled_cache": compiled}
+    return Engine(
+        pattern.pool.recreate(), pattern.dialect, pattern.url, hide_parameters=True, execution_options=options
+    )
+
+
+@lru_cache(maxsize=16)
+def _pattern(url: URL, asynchronous: bool, connect: float, operation: float) -> tuple[Engine, dict[Any, Any]]:
+    """Return an engine that is never connected, and a cache of compiled statements.
+
+    The engines that are made after its pattern share its dialect, and with it what SQLAlchemy has learned about the
+    server and compiled for it: an adapter on an event loop of its own, as each test has, does not begin anew.
+    """
+    options: dict[str, Any] = {
+        "isolation_level": "AUTOCOMMIT",
+        "pool_reset_on_return": None,  # there is never a transaction to roll back
+        "pool_pre_ping": url.get_backend_name() != "sqlite",  # a restarted server costs no call
+        "hide_parameters": True,
+        "connect_args": _driver_options(url, connect, operation),
+        "pool_timeout": operation,
+    }
+    if url.get_backend_name() == "sqlite":
+        if url.drivername == "sqlite+aiosqlite":
+            url = url.set(drivername="sqlite+pysqlite")
+        if _is_in_memory(url):
+            options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+            del options["pool_timeout"]
+        return create_engine(url, **options), {}
+    if url.get_driver_name() == "asyncpg":  # which knows no argument of that name: see _driver_options
+        url = url.difference_update_query(["application_name"])
+    return create_async_engine(url, **options).sync_engine if asynchronous else create_engine(url, **options), {}
 
 
 def _is_in_memory(url: URL) -> bool:
