@@ -168,16 +168,16 @@ def _storage_place(request: pytest.FixtureRequest, _storage_backend_name: str) -
     from taskiq_flow.pytest_plugin.backends import BackendUnavailable
 
     name, place, problem = _storage_backend_name, None, ""
+    report.note(request.node, name)  # now, because what follows may be cut short by a time-out
     try:
         place = _backends(request.config).open_place(name)
     except BackendUnavailable as reason:
         problem = f"storage backend {name} cannot run: {reason}"
-    server = (place.backend.version, place.backend.origin) if place else ()
-    request.node.user_properties.extend(report.server_properties(name, *server))
     if place is None:
         if name in request.config.stash[_SETTINGS].required:
             pytest.fail(f"{problem}\n(--storage-require makes this a failure instead of a skip)", pytrace=False)
         pytest.skip(problem)
+    report.note(request.node, name, place.backend.version, place.backend.origin)
     yield place
     place.clear()
 
