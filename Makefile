@@ -28,7 +28,7 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 demo: $(READY)
-	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders --storage-require=all $(ARGS)
+	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders -p no:randomly --storage-require=all $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --storage-backends=$(STORAGES) --storage-require=all $(ARGS)

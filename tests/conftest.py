@@ -51,12 +51,15 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRu
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(code: str, *arguments: str, ini: str = "", asyncio_mode: str = "auto") -> pytest.RunResult:
+    def run(
+        code: str, *arguments: str, ini: str = "", asyncio_mode: str = "auto", shuffled: bool = False
+    ) -> pytest.RunResult:
         more = PYTEST_ASYNCIO.format(mode=asyncio_mode) if asyncio_mode else ""
         pytester.makeini(SETTINGS.format(more=more + ini))
         pytester.makepyfile(test_inner=code)
         # Loading Hypothesis would take as long as all the rest of such a run.
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *arguments)
+        left_out = ["cacheprovider", "hypothesispytest", *([] if shuffled else ["randomly"])]
+        return pytester.runpytest_subprocess(*(f"-pno:{name}" for name in left_out), *arguments)
 
     return run
 

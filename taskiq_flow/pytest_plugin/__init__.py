@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.contract import CacheAdapterContract as CacheAdapterContract
     from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
     from taskiq_flow.pytest_plugin.faults import StorageFaults
+    from taskiq_flow.storage.backend import BackendAdapter
     from taskiq_flow.storage.base import BaseStorageAdapter
 
 _SETTINGS = pytest.StashKey[options.Settings]()
 _RUN = pytest.StashKey[Run]()
 _BACKENDS = pytest.StashKey["Backends"]()
-_FLOW_BROKER = pytest.StashKey["FlowBroker"]()
+_OPENED = pytest.StashKey[list["FlowBroker | BackendAdapter"]]()
 
 _NOWHERE = "nowhere"
 
@@ -131,9 +132,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Let the tasks of ``flow_broker`` come to their end before any async plugin ends the event loop they run on."""
-    if (broker := item.stash.get(_FLOW_BROKER, None)) is not None:
-        broker.close_from_outside()
+    """Close what a test has on its event loop, tasks first, before any async plugin ends that loop."""
+    for opened in item.stash.get(_OPENED, ()):
+        item.addfinalizer(opened.close_from_outside)  # of finalizers, the last one added is called first
+    item.stash[_OPENED] = []
 
 
 # --- fixtures ---------------------------------------------------------------------------------------------------------
@@ -168,16 +170,16 @@ def _storage_place(request: pytest.FixtureRequest, _storage_backend_name: str) -
     from taskiq_flow.pytest_plugin.backends import BackendUnavailable
 
     name, place, problem = _storage_backend_name, None, ""
+    report.note(request.node, name)  # now, because what follows may be cut short by a time-out
     try:
         place = _backends(request.config).open_place(name)
     except BackendUnavailable as reason:
         problem = f"storage backend {name} cannot run: {reason}"
-    server = (place.backend.version, place.backend.origin) if place else ()
-    request.node.user_properties.extend(report.server_properties(name, *server))
     if place is None:
         if name in request.config.stash[_SETTINGS].required:
             pytest.fail(f"{problem}\n(--storage-require makes this a failure instead of a skip)", pytrace=False)
         pytest.skip(problem)
+    report.note(request.node, name, place.backend.version, place.backend.origin)
     yield place
     place.clear()
 
@@ -213,6 +215,7 @@ def storage_faults(request: pytest.FixtureRequest, _storage_place: "Place") -> "
 
 @pytest.fixture
 def make_storage_adapter(
+    request: pytest.FixtureRequest,
     storage_config: "TaskiqFlowConfig",
 ) -> "Iterator[Callable[..., BaseStorageAdapter]]":
     """Make another adapter on this test's storage, as a second worker or another application would have.
@@ -223,7 +226,7 @@ def make_storage_adapter(
     from taskiq_flow.storage.backend import BackendAdapter
     from taskiq_flow.storage.factory import StorageAdapterFactory
 
-    made: list[BaseStorageAdapter] = []
+    made: list[BackendAdapter] = []
 
     def make(ttl_seconds: float | None = None, namespace: str | None = None) -> "BaseStorageAdapter":
         own = storage_config.storage_namespace
@@ -231,13 +234,14 @@ def make_storage_adapter(
             update={"storage_namespace": own if namespace is None else f"{own}-{namespace}"}
         )
         adapter = StorageAdapterFactory.create_storage_adapter(config, ttl_seconds=ttl_seconds)
-        made.append(adapter)
+        if isinstance(adapter, BackendAdapter):
+            made.append(adapter)
+            _opened(request).insert(0, adapter)  # before a flow_broker, which is the first to be closed
         return adapter
 
     yield make
     for adapter in made:
-        if isinstance(adapter, BackendAdapter):
-            adapter.close_from_outside()
+        adapter.close_from_outside()
 
 
 @pytest.fixture
@@ -325,7 +329,7 @@ def flow_broker(
         frozen: FrozenClock = request.getfixturevalue("frozen_clock")
         frozen.follow(broker.clock_moved)
         frozen.drive(Timetable(broker))
-    request.node.stash[_FLOW_BROKER] = broker
+    _opened(request).append(broker)
     yield broker
     broker.close_from_outside()
     if problem := broker.unexpected(expected):
@@ -343,6 +347,11 @@ def _warn_of_namesake(config: pytest.Config) -> None:
             "what is imported is a mixture; uninstall both, and install the one that you want again"
         )
         config.issue_config_time_warning(pytest.PytestConfigWarning(message), stacklevel=2)
+
+
+def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":
+    stash: pytest.Stash = request.node.stash
+    return stash.setdefault(_OPENED, [])
 
 
 def _run(config: pytest.Config) -> Run:

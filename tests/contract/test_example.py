@@ -17,7 +17,8 @@ BROKEN_LINES = {
 
 def run_example(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     pytester.makeini("[pytest]\nfilterwarnings = error")
-    return pytester.runpytest_subprocess("-q", "-rfs", "-p", "no:cacheprovider", "-p", "no:asyncio", *arguments)
+    left_out = [f"-pno:{name}" for name in ("cacheprovider", "asyncio", "randomly")]
+    return pytester.runpytest_subprocess("-q", "-rfs", *left_out, *arguments)
 
 
 @pytest.fixture

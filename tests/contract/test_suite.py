@@ -114,7 +114,7 @@ def test_no_plugin_for_asynchronous_tests_is_needed_and_none_is_in_the_way(
 ) -> None:
     pytester.makepyfile(FINE)
     pytester.makeini(SETTINGS)
-    result = pytester.runpytest_subprocess("-v", "-rs", "-p", "no:cacheprovider", *arguments)
+    result = pytester.runpytest_subprocess("-v", "-rs", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments)
     outcomes = result.parseoutcomes()
     assert result.ret == 0
     assert outcomes["passed"] > 80
@@ -144,6 +144,8 @@ def troubles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "no:cacheprovider",
         "-p",
         "no:hypothesispytest",
+        "-p",
+        "no:randomly",
         "-k",
         "clearly_refused or none_may_be",
     ]

@@ -115,3 +115,32 @@ def test_async_fixture_of_the_users_own(inner: InnerRun) -> None:
             assert await storage_adapter.get(stored) == "value"
     """
     inner(code, "--storage-backends=fakes").assert_outcomes(passed=3)
+
+
+def test_a_loop_that_is_closed_at_once(inner: InnerRun) -> None:
+    """As by pytest-asyncio before 1.0, which does not let its loop finalize asynchronous generators."""
+    code = """
+        import asyncio, gc
+
+        import pytest
+
+        @pytest.fixture
+        def loop(flow_broker, storage_adapter):
+            loop = asyncio.new_event_loop()
+            yield loop
+            loop.close()
+
+        def test_it(loop, flow_broker, storage_adapter, make_storage_adapter):
+            @flow_broker.task(task_name="slow")
+            async def slow() -> None:
+                await asyncio.sleep(0.01)
+                await later.set("key", 1)
+
+            later = make_storage_adapter()
+            loop.run_until_complete(storage_adapter.set("key", 1))
+            loop.run_until_complete(slow.kiq())
+
+        def test_nothing_is_open():
+            gc.collect()  # what is not closed says so, as an error
+    """
+    inner(code, "--storage-backends=fakes", "-pno:asyncio", asyncio_mode="").assert_outcomes(passed=4)

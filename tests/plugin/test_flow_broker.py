@@ -515,3 +515,24 @@ async def test_workers_that_cannot_be(flow_broker: FlowBroker) -> None:
         with pytest.raises(ConfigurationError, match="cannot be nested"):
             async with flow_broker.workers(1):
                 pass
+
+
+def test_what_goes_wrong_in_shutting_down_is_the_tests_own(inner: InnerRun) -> None:
+    code = """
+        from taskiq import TaskiqEvents
+
+        async def test_it(flow_broker):
+            @flow_broker.on_event(TaskiqEvents.CLIENT_SHUTDOWN)
+            async def disconnect(state):
+                raise ConnectionError("gone already")
+
+            @flow_broker.task(task_name="task")
+            def task(): ...
+
+            await task.kiq()
+
+        def test_next(): ...
+    """
+    result = inner(code, "--storage-backends=memory")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_it*", "E * ConnectionError: gone already"])

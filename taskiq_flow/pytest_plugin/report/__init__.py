@@ -7,10 +7,11 @@ import pytest
 from taskiq_flow.pytest_plugin.options import BACKENDS, Settings
 from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, test_name
 
-__all__ = ["StorageReport", "header", "server_properties", "written"]
+__all__ = ["StorageReport", "header", "note", "written"]
 
 _BACKEND = "storage_backend"
 _SERVER = "storage_server"
+_NO_TOTALS = -2  # the verbosity, -qq, at which pytest keeps its own to itself
 _OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 
@@ -20,9 +21,11 @@ def header(backends: tuple[str, ...], plans: dict[str, str], origin: str) -> str
     return f"storage backends: {shown}{f' [{origin}]' if origin else ''}"
 
 
-def server_properties(name: str, *server: str) -> list[tuple[str, object]]:
-    """Return what a test's report carries to the process that prints the totals, and to junitxml."""
-    return [(_BACKEND, name), (_SERVER, ", ".join(filter(None, server)))]
+def note(item: pytest.Item, name: str, *server: str) -> None:
+    """Note what a test runs on: its report carries it to the process that prints the totals, and to junitxml."""
+    # A plugin that runs a test again keeps what the first attempt noted.
+    others = [each for each in item.user_properties if each[0] not in {_BACKEND, _SERVER}]
+    item.user_properties[:] = [*others, (_BACKEND, name), (_SERVER, ", ".join(filter(None, server)))]
 
 
 def written(matrix: Matrix, form: str) -> str:
@@ -39,13 +42,16 @@ class StorageReport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._matrix = Matrix()
+        self._backends: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of one test."""
         properties = dict(report.user_properties)
-        backend = properties.get(_BACKEND)
+        # Where a test crashes a worker of pytest-xdist, that one's last report of it was an earlier phase.
+        backend = properties.get(_BACKEND, self._backends.get(report.nodeid))
         if not isinstance(backend, str):
             return
+        self._backends[report.nodeid] = backend
         if server := str(properties.get(_SERVER, "")):
             self._matrix.servers[backend] = server
         outcomes = self._matrix.tests.setdefault(test_name(report.nodeid, backend), {})
@@ -54,22 +60,28 @@ class StorageReport:
             before = Outcome("skipped")
         outcomes[backend] = before.followed_by(_outcome(report))
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
-        """Print the totals and what differs, where a test used a storage; write the reports."""
-        from taskiq_flow.pytest_plugin.report import text
-
-        if self._matrix.tests:
-            terminalreporter.section("storage backends")
-            for line in [*self.lines(), *text.divergences(self._matrix)]:
-                terminalreporter.write_line(line)
-        if self._settings.matrix:
-            terminalreporter.section("storage matrix")
-            for line in text.table(self._matrix):
-                terminalreporter.write_line(line)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the reports, whether or not there is a terminal to print a summary to."""
+        if hasattr(session.config, "workerinput"):
+            return  # the controller has them from all workers
         for file in self._settings.reports:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(written(self._matrix, file.suffix), encoding="utf-8")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
+        """Print the totals and what differs, where a test used a storage."""
+        from taskiq_flow.pytest_plugin.report import text
+
+        if self._matrix.tests and terminalreporter.verbosity > _NO_TOTALS:
+            terminalreporter.write_sep("=", "storage backends")
+            for line in [*self.lines(), *text.divergences(self._matrix)]:
+                terminalreporter.write_line(line)
+        if self._settings.matrix:
+            terminalreporter.write_sep("=", "storage matrix")
+            for line in text.table(self._matrix):
+                terminalreporter.write_line(line)
+        for file in self._settings.reports:
             terminalreporter.write_line(f"storage report: {file}")
 
     def lines(self) -> list[str]:
@@ -92,8 +104,8 @@ class StorageReport:
 def _outcome(report: pytest.TestReport) -> Outcome:
     """Return what one phase of a test says."""
     if report.outcome == "failed":
-        is_call = report.when == "call"
-        return Outcome("failed" if is_call else "error", report.duration, _crash(report), report.longreprtext)
+        in_fixture = report.when in {"setup", "teardown"}
+        return Outcome("error" if in_fixture else "failed", report.duration, _crash(report), report.longreprtext)
     if hasattr(report, "wasxfail"):
         told = "xpassed" if report.passed else "xfailed"
         return Outcome(told, report.duration, str(report.wasxfail).removeprefix("reason: "), report.longreprtext)
@@ -108,5 +120,6 @@ def _outcome(report: pytest.TestReport) -> Outcome:
 def _crash(report: pytest.TestReport) -> str:
     """Return the first line of what went wrong."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    lines = str(crash.message if crash else report.longreprtext).strip().splitlines()
+    # Not `longreprtext`, which begins with the name of xdist's worker.
+    lines = str(crash.message if crash else report.longrepr or "").strip().splitlines()
     return lines[0] if lines else ""

@@ -22,6 +22,8 @@ __all__ = ["ServerPool"]
 
 _CLOSE_TIMEOUT = 30.0  # seconds that a warden has to end: far more than any server takes
 
+_MEASURING = ("COVERAGE_PROCESS_", "COV_CORE_")  # variables by which coverage.py and pytest-cov measure new processes
+
 
 class ServerPool:
     """The servers of one test run.
@@ -203,9 +205,13 @@ def _guess(source: str, kind: Kind, settings: ServerSettings) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which a new process finds this package, wherever this process has it from."""
+    """Return an environment in which a new process finds this package, wherever this process has it from.
+
+    Nothing measures it there: it would write what it has covered after the run has put all of that together.
+    """
     root = Path(__file__).parents[3]
     entries = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if root.name not in {"site-packages", "dist-packages"}:
         entries.append(str(root))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entries)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_MEASURING)}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(entries)}
