@@ -80,7 +80,17 @@ def _run_here() -> Caught:
         os.environ["TASKIQ_FLOW_BROKEN"] = "all"
     # No settings of this project, and nothing of pytest's that costs time and is of no use here.
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:terminalreporter", "-W", "ignore"]
-    off = [f"-pno:{name}" for name in ("cacheprovider", "asyncio", "anyio", "timeout", "xdist", "unraisableexception")]
+    unneeded = (
+        "cacheprovider",
+        "asyncio",
+        "anyio",
+        "timeout",
+        "xdist",
+        "unraisableexception",
+        "randomly",
+        "rerunfailures",
+    )
+    off = [f"-pno:{name}" for name in unneeded]
     with _stdout_on_stderr():
         outcome = pytest.main(
             ["-c", os.devnull, "--rootdir", str(_SUITE.parent), *quiet, *off, str(_SUITE)], [recorder]
