@@ -22,6 +22,9 @@ BENCH := .venv-bench
 READY := $(VENV)/.ready
 SOURCES := taskiq_flow tests examples benchmarks conftest.py
 
+# Tests start Python hundreds of times; without its caches each of them compiles the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test contract fuzz faults bench lowest mutants check format clean
 
 help:

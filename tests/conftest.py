@@ -32,6 +32,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.hook.pytest_deselected(items=left_out)
 
 
+COMPANIONS = ("freezer", "hypothesispytest", "platformdirs", "pytest_cov", "rerunfailures", "timeout", "valkey")
+"""Plugins beside which the kit is tested in ``plugin/test_companions.py`` only."""
+
 SETTINGS = """
 [pytest]
 filterwarnings = error
@@ -52,14 +55,23 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRu
         monkeypatch.delenv(name, raising=False)
 
     def run(
-        code: str, *arguments: str, ini: str = "", asyncio_mode: str = "auto", shuffled: bool = False
+        code: str,
+        *arguments: str,
+        ini: str = "",
+        asyncio_mode: str = "auto",
+        companions: bool = False,
+        shuffled: bool = False,
     ) -> pytest.RunResult:
         more = PYTEST_ASYNCIO.format(mode=asyncio_mode) if asyncio_mode else ""
         pytester.makeini(SETTINGS.format(more=more + ini))
         pytester.makepyfile(test_inner=code)
-        # Loading Hypothesis would take as long as all the rest of such a run.
-        left_out = ["cacheprovider", "hypothesispytest", *([] if shuffled else ["randomly"])]
-        return pytester.runpytest_subprocess(*(f"-pno:{name}" for name in left_out), *arguments)
+        # Loading those that are not needed would take as long as all the rest of such a run.
+        left_out = {"cacheprovider", *(() if companions else COMPANIONS)}
+        if not shuffled:
+            left_out.add("randomly")
+        if "-n" not in arguments and not companions:
+            left_out |= {"xdist", "xdist.looponfail"}
+        return pytester.runpytest_subprocess(*(f"-pno:{name}" for name in sorted(left_out)), *arguments)
 
     return run
 

@@ -6,6 +6,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from tests.inner import InnerRun
 
 FAKES = "--storage-backends=memory,sqlite"
 REDIS = ["--storage-backends=memory,redis", "--storage-servers=wheel", "--storage-require=redis"]
+
+
+@pytest.fixture
+def inner(inner: InnerRun) -> InnerRun:
+    """Run with all of them."""
+    return partial(inner, companions=True)
 
 
 @pytest.fixture
