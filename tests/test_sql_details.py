@@ -545,17 +545,3 @@ def test_the_mode_of_a_file_is_switched_once(mode: str) -> None:
     sqlalchemy._use_write_ahead_log(connection)
     statements = ["PRAGMA journal_mode", "PRAGMA journal_mode=WAL"]
     assert [str(statement) for statement in connection.noted] == statements[: 2 if mode == "delete" else 1]
-
-
-def test_another_process_may_switch_the_mode() -> None:
-    def answer(statement: Any) -> Any:
-        if "WAL" in str(statement):
-            raise exc.OperationalError("PRAGMA", None, DriversError(problem))
-        return SimpleNamespace(scalar=lambda: "delete")
-
-    connection: Any = Statements("sqlite", answer)
-    problem = "database is locked"
-    sqlalchemy._use_write_ahead_log(connection)
-    problem = "disk I/O error"
-    with pytest.raises(exc.OperationalError, match="disk"):
-        sqlalchemy._use_write_ahead_log(connection)

@@ -435,14 +435,9 @@ def _create(connection: Connection, table: Table) -> None:
 
 def _use_write_ahead_log(connection: Connection) -> None:
     # Readers and one writer then work side by side. The mode stays with the file. Of two processes that switch at once,
-    # one is told "locked", and finds it switched.
-    if connection.execute(text("PRAGMA journal_mode")).scalar() in {"wal", "memory"}:
-        return
-    try:
+    # one is told "locked", asks again, and finds it switched.
+    if connection.execute(text("PRAGMA journal_mode")).scalar() not in {"wal", "memory"}:
         connection.execute(text("PRAGMA journal_mode=WAL"))
-    except exc.OperationalError as error:
-        if "locked" not in str(error.orig):
-            raise
 
 
 def _upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:

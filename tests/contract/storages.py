@@ -79,5 +79,5 @@ class Storages:
 
 if __name__ == "__main__":
     files = [str(Path(__file__).with_name(name)) for name in FILES]
-    on_all = ["--storage-backends=all", "--storage-require=all"]
+    on_all = ["--storage-backends=all", "--storage-require=all", "-m", "long or not long"]
     sys.exit(pytest.main([*files, *on_all, *sys.argv[1:]], [Storages()]))

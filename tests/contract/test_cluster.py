@@ -26,6 +26,7 @@ def cluster_version(cluster_url: str) -> str:
     return load_kind("redis").probe(cluster_url.replace("redis+cluster", "redis"), timeout=10)
 
 
+@pytest.mark.long
 class TestRedisCluster(StorageAdapterContract):
     @pytest.fixture
     def make_storage_adapter(

@@ -101,6 +101,18 @@ async def test_another_process_holds_the_file(driver: str, calls: int, tmp_path:
 
 
 @DRIVERS
+async def test_a_call_waits_for_another_writer(driver: str, tmp_path: Path) -> None:
+    async with adapter_on(tmp_path / "held.db", driver) as adapter:
+        await adapter.set("key", "before")
+        with held(tmp_path / "held.db"):
+            waiting = asyncio.ensure_future(adapter.set("key", "after"))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+        await waiting
+        assert await adapter.get("key") == "after"
+
+
+@DRIVERS
 async def test_there_can_be_no_such_file(driver: str, tmp_path: Path) -> None:
     for file in (tmp_path / "no folder" / "file.db", tmp_path):
         async with adapter_on(file, driver) as adapter:

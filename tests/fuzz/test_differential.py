@@ -62,6 +62,7 @@ def test_sqlite_in_memory(compare: Compare) -> None:
     compare(Storage("sqlite in memory", make, is_shared=False))
 
 
+@pytest.mark.long
 def test_redis_cluster(compare: Compare, tmp_path: Path) -> None:
     with cluster(tmp_path) as ports:
 

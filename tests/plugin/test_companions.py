@@ -209,6 +209,7 @@ def servers_of_each_kind(folder: Path) -> Counter[str]:
     return Counter(name for name, _ in {(name, url) for name, url, _ in notes})
 
 
+@pytest.mark.long
 def test_a_test_that_crashes_its_worker_has_failed(inner: InnerRun, pytester: pytest.Pytester, temporary: Path) -> None:
     result = inner(CRASHING, "-n2", *REDIS, "-k", "redis", "--storage-report=report.json")
     result.assert_outcomes(passed=2, failed=1)
@@ -269,6 +270,7 @@ HANGING = """
 """
 
 
+@pytest.mark.long
 def test_a_test_that_hangs_is_reported_and_others_go_on(inner: InnerRun, strict: None, temporary: Path) -> None:
     result = inner(HANGING, "--storage-backends=sqlite", "--timeout-method=signal")
     result.assert_outcomes(passed=2, failed=1, errors=1)
