@@ -9,8 +9,11 @@ from taskiq_flow.pytest_plugin.janitor import Broom, Janitor, RedisBroom, SQLBro
 from taskiq_flow.pytest_plugin.options import Settings
 from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerUnavailable
+from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from taskiq_flow.config import TaskiqFlowConfig
 
 __all__ = ["BackendUnavailable", "Backends", "Place", "StorageBackend"]
@@ -50,6 +53,8 @@ class Place:
     """One test's own place on a backend."""
 
     backend: StorageBackend
+    url: str
+    """Where its adapters connect to: the backend's URL, perhaps with options for the driver."""
     namespace: str
     table: str
     clear: Callable[[], None]
@@ -61,7 +66,7 @@ class Place:
         # Constructed, not read: looking into the environment takes longer than all else that a test in memory costs.
         return TaskiqFlowConfig.model_construct(
             storage_type="auto",
-            storage_url=self.backend.url,
+            storage_url=self.url,
             storage_redis_url=None,
             storage_async_mode=True,
             storage_ttl_seconds=None,
@@ -84,6 +89,7 @@ class Backends:
         self._tests = 0
         self._unswept: Counter[str] = Counter()
         self._entered: set[str] = set()
+        self._sqlite_keeper: sqlite3.Connection | None = None
 
     def open_place(self, name: str) -> Place:
         """Return a place of its own for a test on the backend ``name``; starts the server if no test needed it yet.
@@ -105,6 +111,8 @@ class Backends:
             if self._run.is_mine:
                 self._clear_given_servers()
             self.janitor.close()
+            if self._sqlite_keeper is not None:
+                self._sqlite_keeper.close()
         finally:
             if self._run.is_mine:
                 self.pool.close()
@@ -117,7 +125,7 @@ class Backends:
 
         store = InMemoryStore.named(namespace)  # kept alive by the place: the factory finds it by its name
         backend = StorageBackend("memory", False, "in this process", "", f"memory://{namespace}")
-        return Place(backend, namespace, self._run.id, clear=store.records.clear)
+        return Place(backend, backend.url, namespace, self._run.id, clear=store.records.clear)
 
     def _open_fakeredis(self, namespace: str) -> Place:
         try:
@@ -130,15 +138,21 @@ class Backends:
         register_scheme(StorageAdapterFactory)
         version = f"fakeredis {getattr(fakeredis, '__version__', '')}".strip()
         backend = StorageBackend("fakeredis", False, "in this process", version, f"fakeredis://{namespace}")
-        return Place(backend, namespace, self._run.id, clear=lambda: forget_server(namespace))
+        return Place(backend, backend.url, namespace, self._run.id, clear=lambda: forget_server(namespace))
 
     def _open_sqlite(self, namespace: str) -> Place:
         import sqlite3
 
         # One file a process, one namespace a test: making a database for each test costs more than most tests.
-        url = f"sqlite+aiosqlite:///{self._run.folder / f'{self._worker}.db'}"
+        file = self._run.folder / f"{self._worker}.db"
+        if self._sqlite_keeper is None:
+            # Whoever is the last to close a database in this mode tidies it up, which costs more than most tests, too.
+            self._sqlite_keeper = sqlite3.connect(file)
+            self._sqlite_keeper.execute("PRAGMA journal_mode=WAL")
+            self._sqlite_keeper.execute("SELECT name FROM sqlite_master").fetchall()
+        url = f"sqlite+aiosqlite:///{file}"
         backend = StorageBackend("sqlite", False, "a file", f"SQLite {sqlite3.sqlite_version}", url)
-        return self._swept_place(backend, namespace)
+        return self._swept_place(backend, backend.url, namespace)
 
     # --- servers ----------------------------------------------------------------------------------------------------
 
@@ -150,17 +164,18 @@ class Backends:
         if server.source == "url":
             self._enter_given_server(kind, server.url)
         backend = StorageBackend(kind, True, server.detail, server.version, server.url)
-        return self._swept_place(backend, namespace)
+        url = server.url if server.source == "url" else load_kind(kind).adapter_url(server.url)
+        return self._swept_place(backend, url, namespace)
 
-    def _swept_place(self, backend: StorageBackend, namespace: str) -> Place:
-        return Place(backend, namespace, self._run.id, clear=lambda: self._sweep_now_and_then(backend))
+    def _swept_place(self, backend: StorageBackend, url: str, namespace: str) -> Place:
+        return Place(backend, url, namespace, self._run.id, clear=lambda: self._sweep_now_and_then(backend.name, url))
 
-    def _sweep_now_and_then(self, backend: StorageBackend) -> None:
+    def _sweep_now_and_then(self, name: str, url: str) -> None:
         """Remove what tests left, once for many: no other test sees it, and waiting costs each the same."""
-        self._unswept[backend.name] += 1
-        if self._unswept[backend.name] == _TESTS_A_SWEEP:
-            self._unswept[backend.name] = 0
-            broom = self._broom(backend.name, backend.url)
+        self._unswept[name] += 1
+        if self._unswept[name] == _TESTS_A_SWEEP:
+            self._unswept[name] = 0
+            broom = self._broom(name, url)
             self.janitor.run(broom.sweep(f"{self._run.id}_{self._worker}_"))
 
     def _broom(self, name: str, url: str) -> Broom:

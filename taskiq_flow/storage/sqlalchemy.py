@@ -132,6 +132,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     def close_from_outside(self) -> None:
         """Close the connections, from a thread that runs no event loop: for test kits, between tests."""
         if self._async_engines is not None:
+            for engine in self._async_engines.resources():
+                event.listen(engine.sync_engine.pool, "close", _terminate)
             self._async_engines.close_from_outside()
         self._dispose_sync_engine()
 
@@ -517,6 +519,12 @@ def _close_returned_connections(engine: Engine) -> None:
 
 def _close_returned(_connection: object, record: ConnectionPoolEntry) -> None:
     record.invalidate()
+
+
+def _terminate(connection: Any, _record: ConnectionPoolEntry) -> None:
+    """Close a connection of asyncpg's at once: it would take leave, and wait until the server's process has ended."""
+    if hasattr(connection.driver_connection, "terminate"):
+        connection.driver_connection.terminate()
 
 
 def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:

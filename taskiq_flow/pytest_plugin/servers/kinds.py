@@ -105,6 +105,16 @@ class Kind(ABC):
         :raises Exception: whatever the driver raises: it is not ready, not there, or refuses.
         """
 
+    def settle(self, url: str, timeout: float) -> None:  # noqa: B027 - most kinds have nothing to do here
+        """Make a server that this package started, and that answers, quick to connect to, within ``timeout`` seconds.
+
+        :raises Exception: whatever the driver raises; the server is as usable as before.
+        """
+
+    def adapter_url(self, url: str) -> str:
+        """Return the URL with which adapters best reach a server that this package started: ``url``, and options."""
+        return url
+
     @abstractmethod
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
         """Return a container's environment, its arguments, and the password that its server then really has."""

@@ -1,11 +1,15 @@
 """PostgreSQL, by way of asyncpg."""
 
+import hmac
+import secrets
 import signal
+from base64 import b64encode
+from hashlib import pbkdf2_hmac, sha256
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .kinds import Kind, Launch, Wheel
-from .sql import first_value
+from .sql import carry_out, first_value
 
 __all__ = ["PostgresKind"]
 
@@ -46,6 +50,17 @@ class PostgresKind(Kind):
         """Ask ``server_version``."""
         return f"PostgreSQL {first_value(url, 'SHOW server_version', timeout).split()[0]}"
 
+    def settle(self, url: str, timeout: float) -> None:
+        """Keep the password as a hash of one round: the usual thousands, at each side of each connection, are there to
+        protect passwords that people choose.
+        """
+        verifier = _scram_verifier(urlsplit(url).password or "", rounds=1)
+        carry_out(url, f"ALTER ROLE {_USER} PASSWORD '{verifier}'", timeout)
+
+    def adapter_url(self, url: str) -> str:
+        """Let asyncpg not ask for TLS, which these servers do not speak: it would prepare for it at each connection."""
+        return f"{url}?ssl=disable"
+
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
         """Let the image make the user and the database; its own scheme of variables and arguments."""
         environment = {"POSTGRES_USER": _USER, "POSTGRES_PASSWORD": password, "POSTGRES_DB": _DATABASE}
@@ -62,3 +77,13 @@ class PostgresKind(Kind):
         """Run on TCP only: a socket's path would have to be short, and in a folder that both users reach."""
         place = ["-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         return Launch([str(program), *place, *_OPTIONS])
+
+
+def _scram_verifier(password: str, rounds: int) -> str:
+    """Return what PostgreSQL keeps of a password, as it stands in ``pg_authid`` (RFC 5803)."""
+    salt = secrets.token_bytes(16)
+    salted = pbkdf2_hmac("sha256", password.encode(), salt, rounds)
+    stored_key = sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    texts = [b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return f"SCRAM-SHA-256${rounds}:{texts[0]}${texts[1]}:{texts[2]}"

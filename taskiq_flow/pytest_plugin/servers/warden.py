@@ -48,6 +48,8 @@ def main() -> None:
     here = os.getcwd()
     # What only the run's processes find, drivers for example, comes after what this one finds by itself.
     sys.path[:] = [entry for entry in dict.fromkeys([*sys.path, *job["path"]]) if entry != here]
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # it would tell the driver of some other server: to insist on TLS, for example
     with contextlib.suppress(_RunOver):
         if os.name != "posix":
             _Warden(job).run(answered=lambda: None)
@@ -164,6 +166,8 @@ class _Warden:
             ).write(folder)
         attempt.callback(server.stop)
         url, version = server.start(self._await_ready)
+        with contextlib.suppress(Exception):  # it serves as well as it is
+            kind.settle(url, _PROBE_TIMEOUT)
         return Server(settings.kind, url, source, server.detail, version)
 
     def _make_folder(self, user: "struct_passwd | None", attempt: ExitStack) -> Path:
