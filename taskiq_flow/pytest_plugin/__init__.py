@@ -131,6 +131,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Begin to start the servers that the collected tests need: the first test on one hardly has to wait for it."""
+    option = session.config.option
+    if option.collectonly or option.setupplan or session.testsfailed:
+        return
+    names: set[str] = {
+        str(item.callspec.params.get("_storage_backend_name"))
+        for item in session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and not item.get_closest_marker("skip")
+    }
+    if servers := names & session.config.stash[_SETTINGS].servers.keys():
+        _backends(session.config).prepare(servers)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Close what a test has on its event loop, tasks first, before any async plugin ends that loop."""
     for opened in item.stash.get(_OPENED, ()):

@@ -150,7 +150,7 @@ def _try(mutants: list[Mutant], memory: Memory) -> int:
     places = {judge.partition("::")[0] for path in patterns for judge in _judges(path)}
     files = [str(file) for file in Path("tests").rglob("test_*.py") if any(re.search(at, str(file)) for at in places)]
     # A test that takes so long waits for what its mutant never does.
-    quiet = ["-q", "--no-header", "--tb=native", "-p", "no:cacheprovider", "-o", "timeout=20"]
+    quiet = ["-q", "--no-header", "--tb=native", "-p", "no:cacheprovider", "-o", "timeout=20", "-m", "long or not long"]
     return pytest.main([*quiet, f"--storage-backends={','.join(_CONTRACT)}", *files], [trials])
 
 

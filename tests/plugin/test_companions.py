@@ -288,13 +288,13 @@ def test_a_run_that_a_time_out_kills_leaves_no_server(inner: InnerRun, temporary
 # --- pytest's own options ---------------------------------------------------------------------------------------------
 
 NO_SERVER = """
-    import sys
+    import pathlib, sys
 
-    def forbid(event, arguments):
+    def tell(event, arguments):
         if event == "subprocess.Popen" and "warden" in str(arguments):
-            raise AssertionError("a server is started")
+            pathlib.Path("started").touch()
 
-    sys.addaudithook(forbid)
+    sys.addaudithook(tell)
 """
 EVERY_FIXTURE = "def test_it(flow_broker, cache_adapter, storage_backend, frozen_clock): ..."
 
@@ -309,7 +309,26 @@ def test_what_runs_no_test_starts_no_server(inner: InnerRun, pytester: pytest.Py
     for result in (planned, collected):
         assert result.ret == 0
         assert "storage backends ===" not in result.stdout.str()
+    skipped = inner(f"import pytest\n\n@pytest.mark.skip\n{EVERY_FIXTURE}")
+    skipped.assert_outcomes(skipped=5)
     assert not list(temporary.iterdir())
+    assert not (pytester.path / "started").exists()
+
+
+MEMORY_WAITS = """
+    import asyncio, tempfile
+    from pathlib import Path
+
+    async def test_it(storage_adapter, storage_backend, storage_config):
+        if storage_backend.name == "memory":
+            (folder,) = Path(tempfile.gettempdir()).glob(f"{storage_config.storage_table}*")
+            while not (folder / "redis.json").exists():
+                await asyncio.sleep(0.01)
+"""
+
+
+def test_servers_start_while_tests_run_on_other_storages(inner: InnerRun) -> None:
+    inner(MEMORY_WAITS, "--storage-backends=memory,redis", "--storage-servers=local,wheel").assert_outcomes(passed=2)
 
 
 ONE_OF_EACH = """
