@@ -340,7 +340,6 @@ async def test_a_server_that_may_only_be_read(place: dict[str, Any], storage_bac
     await engine.dispose()
 
 
-@pytest.mark.xfail(reason="asyncio.run waits for the thread, which waits for the driver", strict=True)
 def test_a_driver_that_hangs_does_not_keep_the_event_loop_from_ending(tmp_path: Path) -> None:
     """A server that stops answering: psycopg has no time-out for it."""
     engine = create_engine(f"sqlite:///{tmp_path / 'storage.db'}", poolclass=NullPool)

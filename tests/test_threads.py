@@ -3,12 +3,15 @@
 import asyncio
 import gc
 import logging
+import os
 import threading
+from contextlib import suppress
+from contextvars import ContextVar
 
 import anyio
 import pytest
 
-from taskiq_flow.storage.threads import cancelled_once, in_thread
+from taskiq_flow.storage.threads import Threads, cancelled_once
 
 
 class Work:
@@ -46,7 +49,7 @@ async def test_what_the_work_returns() -> None:
     async def work() -> str:
         return "done"
 
-    assert await in_thread(lambda: "done") == await cancelled_once(work()) == "done"
+    assert await Threads(1).run(lambda: "done") == await cancelled_once(work()) == "done"
 
 
 async def test_what_the_work_raises() -> None:
@@ -56,7 +59,7 @@ async def test_what_the_work_raises() -> None:
     with pytest.raises(OSError, match="disk full"):
         await cancelled_once(work())
     with pytest.raises(ValueError, match="words"):
-        await in_thread(lambda: int("words"))
+        await Threads(1).run(lambda: int("words"))
 
 
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
@@ -66,7 +69,7 @@ async def test_a_caller_that_is_cancelled_waits_for_the_end(
 ) -> None:
     work = Work(error)
     waiting = asyncio.ensure_future(
-        in_thread(work.in_thread) if kind == "thread" else cancelled_once(work.in_coroutine())
+        Threads(1).run(work.in_thread) if kind == "thread" else cancelled_once(work.in_coroutine())
     )
     await asyncio.to_thread(work.begun.wait, 10)
     waiting.cancel()
@@ -83,7 +86,7 @@ async def test_a_caller_that_is_cancelled_waits_for_the_end(
 
 async def test_a_second_cancellation_leaves_a_thread_alone(caplog: pytest.LogCaptureFixture) -> None:
     work = Work(OSError("disk full"))
-    waiting = asyncio.ensure_future(in_thread(work.in_thread))
+    waiting = asyncio.ensure_future(Threads(1).run(work.in_thread))
     await asyncio.to_thread(work.begun.wait, 10)
     for _ in range(2):
         waiting.cancel()
@@ -104,14 +107,60 @@ async def test_a_scope_that_cancels_again_and_again_waits_for_what_is_nearly_don
     with anyio.CancelScope() as scope:
         asyncio.get_running_loop().call_later(0.05, work.may_end.set)  # a thread can only be waited for
         asyncio.get_running_loop().call_soon(scope.cancel)
-        await in_thread(work.in_thread)
+        await Threads(1).run(work.in_thread)
     assert work.over.is_set()
 
 
 async def test_but_not_for_ever() -> None:
     work = Work()
     with anyio.move_on_after(0.01) as scope:
-        await in_thread(work.in_thread)
+        await Threads(1).run(work.in_thread)
     assert scope.cancelled_caught
     assert not work.over.is_set()
     work.may_end.set()
+
+
+def test_threads_stay_from_one_event_loop_to_the_next() -> None:
+    threads = Threads(3)
+    assert asyncio.run(threads.run(threading.get_ident)) == asyncio.run(threads.run(threading.get_ident))
+    threads.end()
+
+
+async def test_they_end_with_their_owner_and_more_work_starts_new_ones() -> None:
+    threads = Threads(3)
+    first = await threads.run(threading.current_thread)
+    threads.end()
+    await asyncio.to_thread(first.join, 10)
+    assert not first.is_alive()
+    assert await threads.run(threading.current_thread) is not first
+    threads.end()
+    threads.end()
+
+
+async def test_work_waits_for_a_thread_and_for_no_other() -> None:
+    both = threading.Barrier(2)
+    threads = Threads(2)
+    await asyncio.gather(*[threads.run(lambda: both.wait(10)) for _ in range(4)])
+    assert both.broken is False
+    threads.end()
+
+
+async def test_work_sees_the_context_of_its_caller() -> None:
+    number = ContextVar[int]("number")
+    number.set(7)
+    threads = Threads(1)
+    assert await threads.run(number.get) == 7
+    threads.end()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_a_forked_process_starts_its_own() -> None:
+    threads = Threads(1)
+    asyncio.run(threads.run(threading.get_ident))
+    if (child := os.fork()) == 0:
+        with suppress(BaseException):
+            os._exit(asyncio.run(asyncio.wait_for(threads.run(lambda: 7), 10)))
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+    threads.end()

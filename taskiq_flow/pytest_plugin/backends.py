@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendUnavailable", "Backends", "Place", "StorageBackend"]
 
-_TESTS_A_SWEEP = 20
+_TESTS_A_SWEEP = 50
 _INSTALL = 'pip install "taskiq-flow-kit[{}]"'
 
 

@@ -47,7 +47,7 @@ from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, S
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
 from taskiq_flow.storage.loops import PerLoop
-from taskiq_flow.storage.threads import cancelled_once, in_thread
+from taskiq_flow.storage.threads import Threads, cancelled_once
 from taskiq_flow.storage.urls import masked
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
@@ -66,6 +66,9 @@ _UPSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "postgresql": postgresql.insert,
 }
 _ATTEMPTS = 10
+# As many as SQLAlchemy's pools have connections unless told otherwise; SQLite, where one writes at a time, gets no more
+# than they keep open.
+_THREADS, _SQLITE_THREADS = 15, 5
 # What databases say when two writers of one row got in each other's way: the statement did nothing and may be repeated.
 _REPEATABLE = {"40001", "40P01", 1205, 1213}
 
@@ -122,12 +125,15 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._sync_engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._turn = threading.Lock()
+        self._threads = Threads(_SQLITE_THREADS if dialect.name == "sqlite" else _THREADS)
 
     async def aclose(self) -> None:
         """Close the connections that this adapter opened; an engine that was passed in stays open."""
         if self._async_engines is not None:
             await self._async_engines.aclose()
-        await asyncio.to_thread(self._dispose_sync_engine)
+        if self._sync_engine is not None:
+            await asyncio.to_thread(self._dispose_sync_engine)
+        self._threads.end()
 
     def close_from_outside(self) -> None:
         """Close the connections, from a thread that runs no event loop: for test kits, between tests."""
@@ -136,6 +142,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                 event.listen(engine.sync_engine.pool, "close", _terminate)
             self._async_engines.close_from_outside()
         self._dispose_sync_engine()
+        self._threads.end()
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +234,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         while True:
             given_up = threading.Event()
             try:
-                return await in_thread(partial(self._run_in_thread, work, given_up))
+                return await self._threads.run(partial(self._run_in_thread, work, given_up))
             except asyncio.CancelledError:
                 given_up.set()
                 raise
@@ -323,7 +330,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         if engine is not None:
             _close_returned_connections(engine)
             with self._turn:  # an SQLite database in memory has but one connection, which may be in use
-                engine.dispose()
+                engine.pool.dispose()
 
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter

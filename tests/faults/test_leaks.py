@@ -46,7 +46,7 @@ def use_for_long(adapter: BaseStorageAdapter, loops: int, calls: int, tell: Tell
     after = settled(before)
     alive = sum(loop() is not None for loop in ended)
     tell(calls=loops * calls, loops=loops, loops_alive=alive, before=before, after=after, seconds=round(seconds))
-    assert after == before
+    assert all(after[kind] <= before[kind] for kind in before), "what other tests left may end meanwhile"
     assert not alive
 
 
