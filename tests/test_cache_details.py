@@ -4,11 +4,14 @@ import asyncio
 import logging
 from typing import Any
 
+import anyio
 import pytest
 
+from taskiq_flow import clock
 from taskiq_flow.cache import CacheStats, InMemoryCacheAdapter, RedisCacheAdapter, StorageCacheAdapter
 from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, SerializationError, StorageConnectionError
 from taskiq_flow.storage import InMemoryStorageAdapter
+from tests.adapters import SixMethods
 
 MARK = "taskiq_flow:cache"
 
@@ -134,3 +137,66 @@ async def test_a_key_that_could_not_be_let_go_is_logged(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, "cache key 'cache:key' stays locked for 7.5 s: the server is gone")
     ]
+
+
+async def test_what_is_foreign_is_named_to_who_waits() -> None:
+    cache = InMemoryCacheAdapter()
+    await cache.storage.set("cache:key", {MARK: "creating", "by": "somebody else"})
+    waiting = asyncio.ensure_future(cache.get_or_create("key", lambda: 1))
+    await asyncio.sleep(0)
+    await cache.storage.set("cache:key", {MARK: "nonsense"})
+    with pytest.raises(SerializationError, match=r"^the entry under key .cache:key. is no cached value$"):
+        await waiting
+
+
+class Slow(InMemoryStorageAdapter):
+    """A storage that takes its time for each exchange, as a server does."""
+
+    async def compare_and_set(self, *arguments: Any) -> bool:
+        await asyncio.sleep(0.02)
+        return await super().compare_and_set(*arguments)
+
+
+async def test_who_runs_out_of_time_lets_go_of_the_key_all_the_same() -> None:
+    cache = StorageCacheAdapter(Slow())
+    with anyio.move_on_after(0.05) as scope:
+        await cache.get_or_create("key", lambda: asyncio.sleep(60))
+    assert scope.cancelled_caught
+    assert await cache.storage.keys() == []
+
+
+class TestOverSixMethods:
+    """Nothing is atomic over a read and a write there: what is done instead."""
+
+    @pytest.fixture
+    def cache(self) -> StorageCacheAdapter:
+        return StorageCacheAdapter(SixMethods(InMemoryStorageAdapter()), default_ttl=60)
+
+    async def test_values_expire(self, cache: StorageCacheAdapter) -> None:
+        with clock.freeze() as frozen:
+            assert await cache.get_or_create("key", lambda: 1) == 1
+            frozen.tick(59.999)
+            assert await cache.get("key") == 1
+            frozen.tick(0.001)
+            assert await cache.get("key") is None
+
+    async def test_who_is_cancelled_lets_go_of_the_key(self, cache: StorageCacheAdapter) -> None:
+        creating = asyncio.ensure_future(cache.get_or_create("key", lambda: asyncio.sleep(60)))
+        while not await cache.storage.keys():  # noqa: ASYNC110 - it is not us who stores it
+            await asyncio.sleep(0)
+        creating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await creating
+        assert await cache.storage.keys() == []
+
+    async def test_who_comes_second_creates_nothing(
+        self, cache: StorageCacheAdapter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, get = [None], cache.storage.get
+
+        async def a_moment_before(key: str) -> object:
+            return first.pop() if first else await get(key)
+
+        await cache.set("key", "theirs")
+        monkeypatch.setattr(cache.storage, "get", a_moment_before)
+        assert await cache.get_or_create("key", lambda: "ours") == "theirs"

@@ -1,9 +1,7 @@
 """The backends that a test runs on: what each one is, and how a test's own place on it is opened and cleared."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,12 +108,7 @@ class Backends:
     def prepare(self, names: Iterable[str]) -> None:
         """Begin to start the servers of these backends that will be needed, while tests run on the others."""
         for kind in set(names) & self._settings.servers.keys():
-            threading.Thread(target=self._prepare_server, args=(kind,), name=f"taskiq-flow-{kind}", daemon=True).start()
-
-    def _prepare_server(self, kind: str) -> None:
-        # Whoever needs the server is told; that the run's folder is gone means that the run is over.
-        with suppress(ServerUnavailable, OSError):
-            self.pool.get(kind)
+            self.pool.prepare(kind)
 
     def close(self) -> None:
         """Close what this process opened; where it owns the run, remove all that the run left and stop its servers."""

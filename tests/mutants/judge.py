@@ -30,6 +30,7 @@ JUDGES = {
     "taskiq_flow/serialization.py": [
         "tests/test_serialization.py",
         "tests/contract/test_freezegun.py",
+        "tests/fuzz/test_found.py",
         _CONTRACT["memory"],
     ],
     "taskiq_flow/storage/backend.py": [

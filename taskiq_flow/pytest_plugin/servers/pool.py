@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -73,6 +74,22 @@ class ServerPool:
         if isinstance(outcome, ServerUnavailable):
             raise ServerUnavailable(*outcome.args)
         return outcome
+
+    def prepare(self, kind: str) -> None:
+        """Begin to start the run's server of this kind, so that :meth:`get` has less to wait for; returns at once."""
+        settings = self._settings_of(kind)
+        if (settings.url and "url" in settings.sources) or missing_package(load_kind(kind)):
+            return
+        # Imported before the thread begins: a test that forks meanwhile would take along the lock of a module that is
+        # half imported, for ever.
+        import filelock  # noqa: F401
+
+        def start() -> None:
+            # Whoever needs the server is told. Where the run's folder is gone, so is the run.
+            with contextlib.suppress(ServerUnavailable, OSError):
+                self.get(kind)
+
+        threading.Thread(target=start, name=f"taskiq-flow-{kind}", daemon=True).start()
 
     def close(self) -> None:
         """Stop every server of the run, wait until they are gone, and remove their folders and the run's.
