@@ -205,6 +205,28 @@ async def test_cleanup_counts_no_entry_that_another_removes_meanwhile(
     assert raw.dbsize() == 0
 
 
+@pytest.mark.parametrize("moment", ["watch", "multi"])
+@pytest.mark.parametrize("seen", [ABSENT, "old"], ids=["absent", "old"])
+async def test_an_exchange_that_another_overtakes_changes_nothing(
+    moment: str, seen: object, adapter: RedisStorageAdapter, raw: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker writes between the look and the leap: before the entry is watched, and after."""
+    step = getattr(Pipeline, moment)
+
+    def interfere(pipe: Any, *arguments: Any) -> Any:
+        raw.set("taskiq_flow:key", theirs)
+        return step(pipe, *arguments)
+
+    await adapter.set("key", "theirs", ttl_seconds=60)
+    theirs: Any = raw.get("taskiq_flow:key")
+    raw.flushall()
+    if seen is not ABSENT:
+        await adapter.set("key", seen)
+    monkeypatch.setattr(Pipeline, moment, interfere)
+    assert not await adapter.compare_and_set("key", seen, "ours")
+    assert await adapter.get("key") == "theirs"
+
+
 async def test_foreign_entries_are_left_alone(adapter: RedisStorageAdapter, raw: Redis) -> None:
     foreign = ["queue", "taskiq_flow", "taskiq_flow2:key", "taskiq_flow_:key", "xtaskiq_flow:key"]
     for name in foreign:
@@ -344,6 +366,7 @@ def test_what_is_said_of_a_url(url: str, told: str) -> None:
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
         ("valkeys://h", "valkeys://h"),
         ("redis://h?client_name=a://b", "redis://h?***"),
+        ("valkey://h?client_name=a://b", "valkey://h?***"),
     ],
 )
 def test_urls_that_can_be_used(url: str, shown: str) -> None:

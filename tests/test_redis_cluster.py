@@ -61,9 +61,12 @@ async def test_an_exchange_whose_answer_is_lost_is_not_said_to_have_failed(
 ) -> None:
     execute: Callable[..., Awaitable[Any]] = ClusterNode.execute_command
 
+    lost = []
+
     async def lose_the_answer(node: ClusterNode, *command: Any, **options: Any) -> Any:
         answer = await execute(node, *command, **options)
         if command[0] == "EVAL":
+            lost.append(answer)
             raise RedisConnectionError("the connection was lost")
         return answer
 
@@ -72,6 +75,7 @@ async def test_an_exchange_whose_answer_is_lost_is_not_said_to_have_failed(
             patch.setattr(ClusterNode, "execute_command", lose_the_answer)
             with pytest.raises(StorageConnectionError, match="the connection was lost"):
                 await adapter.compare_and_set("key", ABSENT, 1)
+        assert lost == [1], "what may have been done already is not tried again"
         assert await adapter.get("key") == 1
         assert await adapter.compare_and_set("key", 1, 2), "the next call works"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import URL, Connection, Delete, Dialect, Insert, Update, create_engine, exc, make_url
+from sqlalchemy import URL, Connection, Delete, Dialect, Insert, Update, create_engine, exc, make_url, text
 from sqlalchemy.dialects import mssql, mysql, oracle, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
@@ -427,6 +428,34 @@ def failing(failures: int, error: Exception, calls: list[Connection] | None = No
         return len(noted)
 
     return work
+
+
+@pytest.mark.storage_backends("postgres")
+async def test_the_name_of_the_application_in_the_url(storage_config: TaskiqFlowConfig) -> None:
+    url = make_url(storage_config.storage_url or "").update_query_dict({"application_name": "Orders"})
+    async with SQLAlchemyStorageAdapter(url, table=storage_config.storage_table) as adapter:
+        await adapter.keys("x")
+        statement = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'Orders'")
+        assert await adapter._run(lambda connection: connection.execute(statement).scalar()) == 1
+
+
+@pytest.mark.storage_backends("postgres")
+def test_test_kits_do_not_wait_for_postgresql_to_take_leave(
+    storage_config: TaskiqFlowConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[asyncpg.Connection[Any]] = []
+    terminate = asyncpg.Connection.terminate
+
+    def note(connection: asyncpg.Connection[Any]) -> None:
+        ended.append(connection)
+        terminate(connection)
+
+    monkeypatch.setattr(asyncpg.Connection, "terminate", note)
+    adapter = SQLAlchemyStorageAdapter(storage_config.storage_url or "", table=storage_config.storage_table)
+    with closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(adapter.keys("x"))
+        adapter.close_from_outside()
+        assert len(ended) == 1
 
 
 # --- what others do meanwhile -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import threading
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 
@@ -140,8 +141,35 @@ async def test_they_end_with_their_owner_and_more_work_starts_new_ones() -> None
 async def test_work_waits_for_a_thread_and_for_no_other() -> None:
     both = threading.Barrier(2)
     threads = Threads(2)
-    await asyncio.gather(*[threads.run(lambda: both.wait(10)) for _ in range(4)])
-    assert both.broken is False
+    working: list[str] = []
+
+    def work() -> int:
+        working.append(threading.current_thread().name)
+        assert len(working) <= 2
+        both.wait(10)
+        time.sleep(0.01)  # where there were a third thread, it would come meanwhile
+        working.pop()
+        return both.wait(10)
+
+    await asyncio.gather(*[threads.run(work) for _ in range(4)])
+    assert not both.broken
+    threads.end()
+
+
+async def test_who_ends_them_does_not_wait() -> None:
+    work = Work()
+    threads = Threads(1)
+    running = asyncio.ensure_future(threads.run(work.in_thread))
+    await asyncio.to_thread(work.begun.wait, 10)
+    threads.end()
+    assert not work.over.is_set()
+    work.may_end.set()
+    assert await running == "done"
+
+
+async def test_people_can_tell_whose_they_are() -> None:
+    threads = Threads(1)
+    assert (await threads.run(threading.current_thread)).name.startswith("taskiq-flow")
     threads.end()
 
 

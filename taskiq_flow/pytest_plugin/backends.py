@@ -1,5 +1,6 @@
 """The backends that a test runs on: what each one is, and how a test's own place on it is opened and cleared."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -83,12 +84,16 @@ class Backends:
     def __init__(self, settings: Settings, run: Run, worker: str) -> None:
         self._settings = settings
         self._run = run
-        self._worker = worker
         self.pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers)
+        self._entered: set[str] = set()
+        self._begin_process(worker)
+
+    def _begin_process(self, worker: str) -> None:
+        self._process = os.getpid()
+        self._worker = worker
         self.janitor = Janitor()
         self._tests = 0
         self._unswept: Counter[str] = Counter()
-        self._entered: set[str] = set()
         self._sqlite_keeper: sqlite3.Connection | None = None
 
     def open_place(self, name: str) -> Place:
@@ -96,6 +101,10 @@ class Backends:
 
         :raises BackendUnavailable: it cannot run here.
         """
+        if self._process != os.getpid():
+            # A plugin runs each test in a fork, say: it shares the servers, but neither names nor threads nor files.
+            self._not_to_be_closed_here = self._sqlite_keeper
+            self._begin_process(f"{self._worker}x{os.getpid()}")
         self._tests += 1
         namespace = f"{self._run.id}_{self._worker}_{self._tests}"
         opener: dict[str, Callable[[str], Place]] = {

@@ -44,6 +44,30 @@ def test_so_it_is_with_workers(inner: InnerRun, real_servers: list[str]) -> None
     result.stdout.fnmatch_lines(["memory     5 passed*", "postgres   5 passed*"])
 
 
+EACH_TEST_IN_A_FORK = """
+    import os
+    import pytest
+    from _pytest.runner import runtestprotocol
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(item, nextitem):
+        if (child := os.fork()) == 0:
+            os._exit(any(report.failed for report in runtestprotocol(item, nextitem=nextitem, log=False)))
+        outcome = "failed" if os.waitpid(child, 0)[1] else "passed"
+        report = pytest.TestReport(item.nodeid, item.location, {}, outcome, None, "call")
+        item.ihook.pytest_runtest_logreport(report=report)
+        return True
+"""
+
+
+def test_so_it_is_where_each_test_has_a_process(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    """As pytest-forked and pytest-isolate do."""
+    pytester.makeconftest(EACH_TEST_IN_A_FORK)
+    two_tests = FIVE_TESTS.replace("range(5)", "range(2)")
+    arguments = ["--storage-backends=memory,sqlite,redis", "--storage-servers=local,wheel"]
+    inner(two_tests, *arguments).assert_outcomes(passed=6)
+
+
 @pytest.fixture
 def foreign(storage_backend: StorageBackend) -> Iterator[set[str]]:
     """Keys or tables of somebody else on the server, some with names that look almost like ours."""
