@@ -443,10 +443,10 @@ async def test_the_name_of_the_application_in_the_url(storage_config: TaskiqFlow
 def test_test_kits_do_not_wait_for_postgresql_to_take_leave(
     storage_config: TaskiqFlowConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[asyncpg.Connection[Any]] = []
+    ended: list[object] = []
     terminate = asyncpg.Connection.terminate
 
-    def note(connection: asyncpg.Connection[Any]) -> None:
+    def note(connection: "asyncpg.Connection[Any]") -> None:
         ended.append(connection)
         terminate(connection)
 
