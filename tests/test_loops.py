@@ -131,7 +131,7 @@ async def test_what_nobody_refers_to_any_more_is_closed() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int) -> None:
+def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int, caplog: pytest.LogCaptureFixture) -> None:
     """The end of ``asyncio.run`` cancels every task: the one that closes what was dropped as well."""
     made: list[Resource] = []
     closed: list[Resource] = []
@@ -149,6 +149,7 @@ def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int) -> Non
     asyncio.run(scenario())
     gc.collect()
     assert closed == made
+    assert caplog.messages == [], "nobody complains"
 
 
 async def test_closing_reaches_the_loops_of_other_threads(per_loop: PerLoop[Resource]) -> None:
