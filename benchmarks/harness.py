@@ -41,7 +41,6 @@ from benchmarks.projects import (
 )
 from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerSettings, ServerUnavailable
-from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 
 ROOT = Path(__file__).parents[1]
 RUN_TIMEOUT = 300.0
@@ -155,7 +154,7 @@ def private_servers() -> Iterator[dict[str, str]]:
                 tell(str(reason))
             else:
                 tell(f"{kind}: {server.version}, {server.detail}")
-                urls[url_variable(kind)] = load_kind(kind).adapter_url(server.url)  # as in a run that starts its own
+                urls[url_variable(kind)] = server.url
         yield urls
     finally:
         pool.close()

@@ -10,7 +10,6 @@ from taskiq_flow.pytest_plugin.janitor import Broom, Janitor, RedisBroom, SQLBro
 from taskiq_flow.pytest_plugin.options import Settings
 from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerUnavailable
-from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,8 +53,6 @@ class Place:
     """One test's own place on a backend."""
 
     backend: StorageBackend
-    url: str
-    """Where its adapters connect to: the backend's URL, perhaps with options for the driver."""
     namespace: str
     table: str
     clear: Callable[[], None]
@@ -67,7 +64,7 @@ class Place:
         # Constructed, not read: looking into the environment takes longer than all else that a test in memory costs.
         return TaskiqFlowConfig.model_construct(
             storage_type="auto",
-            storage_url=self.url,
+            storage_url=self.backend.url,
             storage_redis_url=None,
             storage_async_mode=True,
             storage_ttl_seconds=None,
@@ -139,7 +136,7 @@ class Backends:
 
         store = InMemoryStore.named(namespace)  # kept alive by the place: the factory finds it by its name
         backend = StorageBackend("memory", False, "in this process", "", f"memory://{namespace}")
-        return Place(backend, backend.url, namespace, self._run.id, clear=store.records.clear)
+        return Place(backend, namespace, self._run.id, clear=store.records.clear)
 
     def _open_fakeredis(self, namespace: str) -> Place:
         try:
@@ -152,7 +149,7 @@ class Backends:
         register_scheme(StorageAdapterFactory)
         version = f"fakeredis {getattr(fakeredis, '__version__', '')}".strip()
         backend = StorageBackend("fakeredis", False, "in this process", version, f"fakeredis://{namespace}")
-        return Place(backend, backend.url, namespace, self._run.id, clear=lambda: forget_server(namespace))
+        return Place(backend, namespace, self._run.id, clear=lambda: forget_server(namespace))
 
     def _open_sqlite(self, namespace: str) -> Place:
         import sqlite3
@@ -166,7 +163,7 @@ class Backends:
             self._sqlite_keeper.execute("SELECT name FROM sqlite_master").fetchall()
         url = f"sqlite+aiosqlite:///{file}"
         backend = StorageBackend("sqlite", False, "a file", f"SQLite {sqlite3.sqlite_version}", url)
-        return self._swept_place(backend, backend.url, namespace)
+        return self._swept_place(backend, namespace)
 
     # --- servers ----------------------------------------------------------------------------------------------------
 
@@ -178,18 +175,17 @@ class Backends:
         if server.source == "url":
             self._enter_given_server(kind, server.url)
         backend = StorageBackend(kind, True, server.detail, server.version, server.url)
-        url = server.url if server.source == "url" else load_kind(kind).adapter_url(server.url)
-        return self._swept_place(backend, url, namespace)
+        return self._swept_place(backend, namespace)
 
-    def _swept_place(self, backend: StorageBackend, url: str, namespace: str) -> Place:
-        return Place(backend, url, namespace, self._run.id, clear=lambda: self._sweep_now_and_then(backend.name, url))
+    def _swept_place(self, backend: StorageBackend, namespace: str) -> Place:
+        return Place(backend, namespace, self._run.id, clear=lambda: self._sweep_now_and_then(backend))
 
-    def _sweep_now_and_then(self, name: str, url: str) -> None:
+    def _sweep_now_and_then(self, backend: StorageBackend) -> None:
         """Remove what tests left, once for many: no other test sees it, and waiting costs each the same."""
-        self._unswept[name] += 1
-        if self._unswept[name] == _TESTS_A_SWEEP:
-            self._unswept[name] = 0
-            broom = self._broom(name, url)
+        self._unswept[backend.name] += 1
+        if self._unswept[backend.name] == _TESTS_A_SWEEP:
+            self._unswept[backend.name] = 0
+            broom = self._broom(backend.name, backend.url)
             self.janitor.run(broom.sweep(f"{self._run.id}_{self._worker}_"))
 
     def _broom(self, name: str, url: str) -> Broom:

@@ -198,16 +198,6 @@ def test_postgresql_is_quick_to_connect_to(theirs: Theirs) -> None:
     assert kept.startswith("SCRAM-SHA-256$1:"), "thousands of rounds guard passwords that people choose"
 
 
-def test_a_user_who_insists_on_tls_elsewhere_gets_a_server_all_the_same(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PGSSLMODE", "require")
-    server = runs.pool("postgres", sources=("local", "wheel")).get("postgres")
-    with pytest.raises(ConnectionError, match="SSL"):
-        use(server.url)
-    assert use(load_kind("postgres").adapter_url(server.url)) == "hello"
-
-
 def test_a_server_survives_its_way_through_json() -> None:
     server = Server("redis", "redis://:secret@h:1/0", "url", "--option", "Redis 7")
     assert Server.from_json(json.loads(json.dumps(server.to_json()))) == server

@@ -111,10 +111,6 @@ class Kind(ABC):
         :raises Exception: whatever the driver raises; the server is as usable as before.
         """
 
-    def adapter_url(self, url: str) -> str:
-        """Return the URL with which adapters best reach a server that this package started: ``url``, and options."""
-        return url
-
     @abstractmethod
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
         """Return a container's environment, its arguments, and the password that its server then really has."""

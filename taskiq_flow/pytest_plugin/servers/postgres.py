@@ -57,10 +57,6 @@ class PostgresKind(Kind):
         verifier = _scram_verifier(urlsplit(url).password or "", rounds=1)
         carry_out(url, f"ALTER ROLE {_USER} PASSWORD '{verifier}'", timeout)
 
-    def adapter_url(self, url: str) -> str:
-        """Let asyncpg not ask for TLS, which these servers do not speak: it would prepare for it at each connection."""
-        return f"{url}?ssl=disable"
-
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
         """Let the image make the user and the database; its own scheme of variables and arguments."""
         environment = {"POSTGRES_USER": _USER, "POSTGRES_PASSWORD": password, "POSTGRES_DB": _DATABASE}

@@ -48,8 +48,6 @@ def main() -> None:
     here = os.getcwd()
     # What only the run's processes find, drivers for example, comes after what this one finds by itself.
     sys.path[:] = [entry for entry in dict.fromkeys([*sys.path, *job["path"]]) if entry != here]
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]  # it would tell the driver of some other server: to insist on TLS, for example
     with contextlib.suppress(_RunOver):
         if os.name != "posix":
             _Warden(job).run(answered=lambda: None)
