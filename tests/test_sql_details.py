@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from sqlalchemy import URL, Connection, Delete, Dialect, Insert, Update, create_engine, exc, make_url, text
 from sqlalchemy.dialects import mssql, mysql, oracle, postgresql, sqlite
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateTable
 
 from taskiq_flow import clock, serialization
@@ -25,6 +26,7 @@ from taskiq_flow.exceptions import (
     StorageBackendError,
     StorageConnectionError,
 )
+from taskiq_flow.pytest_plugin.backends import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter, sqlalchemy
 from taskiq_flow.storage.backend import Record
 from taskiq_flow.storage.base import ABSENT
@@ -458,11 +460,94 @@ def test_test_kits_do_not_wait_for_postgresql_to_take_leave(
         assert len(ended) == 1
 
 
+# --- SQLite's lock, and connections that fail -------------------------------------------------------------------------
+
+
+def test_how_long_one_waits_for_a_lock() -> None:
+    delays = list(sqlalchemy._delays_for_a_lock(0.1))
+    assert delays[:6] == [0.001, 0.002, 0.004, 0.008, 0.016, 0.02]
+    assert set(delays[5:]) == {0.02}
+    assert 0.1 <= sum(delays) < 0.12
+    assert list(sqlalchemy._delays_for_a_lock(0.001)) == [0.001]
+
+
+@pytest.mark.parametrize("driver", ["sqlite+pysqlite", "sqlite+aiosqlite"])
+async def test_a_lock_that_another_holds_is_waited_for(driver: str, tmp_path: Path) -> None:
+    file = tmp_path / "storage.db"
+    make: Callable[..., Any] = create_async_engine if driver == "sqlite+aiosqlite" else create_engine
+    engine = make(f"{driver}:///{file}", connect_args={"timeout": 0})
+    adapter = SQLAlchemyStorageAdapter(engine=engine, operation_timeout=0.3)
+    await adapter.set("key", 1)
+    with closing(sqlite3.connect(file, isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.1, another.execute, "COMMIT")
+        await adapter.set("key", 2)
+        if driver == "sqlite+aiosqlite":  # which leaves a connection open where a call is cancelled
+            await engine.dispose()
+            return
+        another.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageConnectionError, match=r"set\('key'\) failed: no answer within 0\.3 s"):
+            await adapter.set("key", 3)
+        another.execute("COMMIT")
+    assert await adapter.get("key") == 2
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["sqlite+pysqlite", "sqlite+aiosqlite"])
+async def test_a_connection_that_fails(driver: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make = create_async_engine if driver == "sqlite+aiosqlite" else create_engine
+    engine = make(f"{driver}:///{tmp_path}/nowhere/storage.db")
+    with pytest.raises(StorageConnectionError) as raised:
+        await SQLAlchemyStorageAdapter(engine=engine).get("key")
+    assert str(raised.value) == (
+        f"SQLite at {driver}:///{tmp_path}/nowhere/storage.db: "
+        "connecting failed: OperationalError: unable to open database file"
+    )
+    assert isinstance(raised.value.__cause__, exc.OperationalError)
+    assert raised.value.__cause__.__traceback__ is None
+    assert caplog.messages == []
+
+
+def test_a_thread_that_could_not_connect_does_not_outlive_the_event_loop(tmp_path: Path) -> None:
+    async def fail() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/nowhere/storage.db")
+        with pytest.raises(StorageConnectionError):
+            await SQLAlchemyStorageAdapter(engine=engine).get("key")
+
+    for _ in range(10):
+        asyncio.run(fail())  # a thread that reports its end to a loop which is closed raises, and pytest would tell
+
+
+async def test_who_gives_up_does_not_wait_for_an_exhausted_pool(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/storage.db", pool_size=1, max_overflow=0)
+    adapter = SQLAlchemyStorageAdapter(engine=engine, connect_timeout=0.05)
+    async with engine.connect():
+        waiting = asyncio.ensure_future(adapter.get("key"))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=5)
+        assert waiting.done()
+    assert await adapter.get("key") is None
+    await engine.dispose()
+
+
+async def test_statements_are_compiled_once_for_all_adapters_on_a_url(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/storage.db"
+    known = []
+    for _ in range(2):
+        async with SQLAlchemyStorageAdapter(url) as adapter:
+            await adapter.set("key", 1)
+            known.append(len(sqlalchemy._pattern(make_url(url), False, 5.0, 30.0)[1]))
+    assert known[0] == known[1] > 0
+
+
 # --- what others do meanwhile -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.storage_backends("sqlite", "postgres", "mysql")
-async def test_what_another_stores_between_the_look_and_the_exchange_stays(storage_config: TaskiqFlowConfig) -> None:
+async def test_what_another_stores_between_the_look_and_the_exchange_stays(
+    storage_config: TaskiqFlowConfig, storage_backend: StorageBackend
+) -> None:
     class Overtaken(SQLAlchemyStorageAdapter):
         seen: Record | None = None
 
@@ -471,6 +556,8 @@ async def test_what_another_stores_between_the_look_and_the_exchange_stays(stora
 
     place: dict[str, Any] = {"namespace": storage_config.storage_namespace, "table": storage_config.storage_table}
     url = storage_config.storage_url or ""
+    if "MariaDB" in storage_backend.version:  # SQLAlchemy has a dialect for each name
+        url = url.replace("mysql+", "mariadb+")
     async with SQLAlchemyStorageAdapter(url, **place) as another, Overtaken(url, **place) as adapter:
         await another.set("key", "Theirs", ttl_seconds=60)
         theirs = await another._read("key", clock.now_ms())

@@ -259,6 +259,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                 except exc.OperationalError as error:
                     if not _says_locked(error) or (delay := next(delays, None)) is None:
                         raise
+                # For SQLAlchemy a transaction has begun, even in autocommit. Disturbed in this, aiosqlite stays open.
+                await asyncio.shield(asyncio.ensure_future(connection.rollback()))
                 await asyncio.sleep(delay)
         except asyncio.CancelledError as error:
             # SQLAlchemy's frames refer to themselves: until the garbage collector came, one of them would keep the
