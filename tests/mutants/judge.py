@@ -130,13 +130,16 @@ def main(chosen: list[str]) -> int:
     Path("setup.cfg").write_text(SETTINGS)
     mutants = [mutant for path in paths for mutant in mutate(Path(path), path)]
     memory = Memory(Path("..") / "outcomes.json")
-    waiting = [mutant for mutant in mutants if memory.outcome(mutant) not in _KILLED]
-    print(f"{len(mutants)} mutants, {len(mutants) - len(waiting)} of them killed before", flush=True)
+    explained = read_explanations(Path(__file__).with_name("survivors.txt").read_text())
+    known = {mutant.key for mutant in mutants if memory.outcome(mutant) in _KILLED}
+    known |= {mutant.key for mutant in mutants if memory.outcome(mutant) == "survived" and mutant.key in explained}
+    waiting = [mutant for mutant in mutants if mutant.key not in known]
+    print(f"{len(mutants)} mutants, {len(known)} of them killed before, or explained", flush=True)
     began = time.monotonic()
     if waiting and _try(waiting, memory) != pytest.ExitCode.OK:
         return 2
     print(f"{time.monotonic() - began:.0f} s")
-    return report(mutants, memory)
+    return report(mutants, memory, explained)
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -162,9 +165,8 @@ def _judges(path: str) -> list[str]:
     return next(judges for start, judges in JUDGES.items() if path.startswith(start))
 
 
-def report(mutants: list[Mutant], memory: Memory) -> int:
+def report(mutants: list[Mutant], memory: Memory, explained: dict[str, str]) -> int:
     """Print the table and the survivors that nobody explained; return the exit status."""
-    explained = read_explanations(Path(__file__).with_name("survivors.txt").read_text())
     survivors = [mutant for mutant in mutants if memory.outcome(mutant) not in _KILLED]
     unexplained = [mutant for mutant in survivors if mutant.key not in explained]
     for mutant in unexplained:
