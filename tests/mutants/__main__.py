@@ -3,8 +3,8 @@
 ``python -m tests.mutants [module or folder …]`` copies the project to ``build/mutants``, starts real servers once, and
 has the mutants judged there by :mod:`tests.mutants.judge`. It prints what came of each module's mutants and the
 survivors that ``survivors.txt`` does not explain, and fails where a module's score is below 90 %. A mutant that was
-killed, or whose survival is explained, is not tried again until its function changes: a run that was interrupted goes on where it was. ``make clean``
-forgets all.
+killed, or whose survival is explained, is not tried again until its function changes: a run that was interrupted goes
+on where it was. ``make clean`` forgets all.
 """
 
 import os
