@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from taskiq_flow import clock
 from taskiq_flow.exceptions import StorageConnectionError
 from taskiq_flow.storage import RedisStorageAdapter
 from taskiq_flow.storage.base import ABSENT
@@ -78,6 +79,24 @@ async def test_an_exchange_whose_answer_is_lost_is_not_said_to_have_failed(
         assert lost == [1], "what may have been done already is not tried again"
         assert await adapter.get("key") == 1
         assert await adapter.compare_and_set("key", 1, 2), "the next call works"
+
+
+async def test_cleanup_leaves_an_entry_that_is_stored_anew_meanwhile(
+    make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = RedisCluster.getrange
+    async with make_adapter() as adapter, make_adapter() as another:
+
+        async def interfere(cluster: Any, *arguments: Any) -> Any:
+            await another.set("key", "new")
+            return await look(cluster, *arguments)
+
+        with clock.freeze() as frozen:
+            await adapter.set("key", "old", ttl_seconds=1)
+            frozen.tick(1)
+            monkeypatch.setattr(RedisCluster, "getrange", interfere)
+            assert await adapter.cleanup() == 0
+            assert await adapter.get("key") == "new"
 
 
 def test_an_adapter_that_the_end_of_a_loop_interrupts_leaves_nothing_open(make_adapter: MakeAdapter) -> None:

@@ -526,9 +526,28 @@ async def test_who_gives_up_does_not_wait_for_an_exhausted_pool(tmp_path: Path) 
         await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.wait({waiting}, timeout=5)
-        assert waiting.done()
+        assert waiting.cancelled()
     assert await adapter.get("key") is None
     await engine.dispose()
+
+
+def test_an_engine_shows_no_values(tmp_path: Path) -> None:
+    url = make_url(f"sqlite+pysqlite:///{tmp_path}/storage.db")
+    engine = sqlalchemy._new_engine(url, False, 5.0, 30.0)
+    assert engine.url == url
+    with pytest.raises(exc.OperationalError) as raised, engine.connect() as connection:
+        connection.execute(text("SELECT :secret FROM nowhere"), {"secret": "hush"})
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.storage_backends("postgres")
+async def test_a_driver_that_is_both_synchronous_and_not(storage_config: TaskiqFlowConfig) -> None:
+    url = make_url(storage_config.storage_url or "").set(drivername="postgresql+psycopg", query={})
+    for async_mode in (True, False):
+        async with SQLAlchemyStorageAdapter(url, async_mode, table=storage_config.storage_table) as adapter:
+            await adapter.set(f"psycopg {async_mode}", 1)
+            assert await adapter.get(f"psycopg {async_mode}") == 1
+            assert await adapter.delete(f"psycopg {async_mode}")
 
 
 async def test_statements_are_compiled_once_for_all_adapters_on_a_url(tmp_path: Path) -> None:

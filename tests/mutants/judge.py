@@ -55,7 +55,7 @@ JUDGES = {
         r"faults/test_damaged.py::(?!.*hundred_megabytes).*[\[-]redis",
         r"faults/test_leaks.py::test_it_is_closed_while_calls_are_under_way\[sample-redis",
         "contract/test_cluster.py",
-        r"tests/test_redis_cluster.py::test_(an_exchange|calls_that|more_calls)",
+        r"tests/test_redis_cluster.py::test_(an_exchange|calls_that|cleanup|more_calls)",
         "tests/test_redis_adapter.py",
         "tests/test_backend.py",
         "tests/test_connections.py",
