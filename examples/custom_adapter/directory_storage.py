@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from taskiq_flow import clock, serialization
 from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.storage import BaseStorageAdapter, rules
-from taskiq_flow.storage.threads import in_thread
+from taskiq_flow.storage.threads import Threads
 
 __all__ = ["DirectoryStorageAdapter"]
 
@@ -46,6 +46,7 @@ class DirectoryStorageAdapter(BaseStorageAdapter):
 
     def __init__(self, directory: Path, ttl_seconds: float | None = None) -> None:
         self._directory = directory
+        self._threads = Threads(4)  # which end with this adapter
         self._default_ttl_ms = None if ttl_seconds is None else rules.ttl_ms(ttl_seconds)
 
     async def get(self, key: str) -> Any | None:
@@ -62,7 +63,7 @@ class DirectoryStorageAdapter(BaseStorageAdapter):
         ttl = self._default_ttl_ms if ttl_seconds is None else rules.ttl_ms(ttl_seconds)
         value_line = serialization.dumps(value, f"the value for key {key!r}, at value")
         header = {"key": key, "expires_at": None if ttl is None else clock.now_ms() + ttl}
-        await in_thread(lambda: self._write(key, f"{serialization.dumps(header)}\n{value_line}\n"))
+        await self._threads.run(lambda: self._write(key, f"{serialization.dumps(header)}\n{value_line}\n"))
 
     async def delete(self, key: str) -> bool:
         path = self._path(rules.checked_key(key))
@@ -75,14 +76,14 @@ class DirectoryStorageAdapter(BaseStorageAdapter):
                 path.unlink()
                 return True
 
-        return await in_thread(remove)
+        return await self._threads.run(remove)
 
     async def exists(self, key: str) -> bool:
         return await self._live(key) is not None
 
     async def keys(self, pattern: str = "*") -> list[str]:
         matches = rules.matcher(pattern)
-        stored = await in_thread(lambda: list(self._all()))
+        stored = await self._threads.run(lambda: list(self._all()))
         return sorted(one.key for one in stored if not one.has_expired() and matches(one.key))
 
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
@@ -93,7 +94,7 @@ class DirectoryStorageAdapter(BaseStorageAdapter):
                     path.unlink()
             return len(expired)
 
-        return await in_thread(remove_expired)
+        return await self._threads.run(remove_expired)
 
     def __repr__(self) -> str:
         return f"DirectoryStorageAdapter({str(self._directory)!r})"
@@ -104,7 +105,7 @@ class DirectoryStorageAdapter(BaseStorageAdapter):
 
     async def _live(self, key: str) -> _Stored | None:
         path = self._path(rules.checked_key(key))
-        stored = await in_thread(lambda: _read(path))
+        stored = await self._threads.run(lambda: _read(path))
         return None if stored is None or stored.has_expired() else stored
 
     def _all(self) -> Iterator[_Stored]:
