@@ -128,9 +128,13 @@ def plugins(*names: str) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without what would change where servers come from, or how pytest runs."""
+    """Return this process's environment without what would change where servers come from, or how pytest runs; which
+    images Docker has is another thing.
+    """
     strange = ("TASKIQ_FLOW_", "PYTEST_", "COV_", "PYTHONDONTWRITEBYTECODE")
-    return {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    return {
+        name: value for name, value in os.environ.items() if name.endswith("_IMAGE") or not name.startswith(strange)
+    }
 
 
 def url_variable(kind: str) -> str:
