@@ -290,6 +290,12 @@ async def close(adapter):
     async with adapter:
         await use(adapter)
 
+def wait_for_threads(at_most):
+    deadline = time.monotonic() + 10
+    while threading.active_count() > at_most:  # those of an adapter end after it, in their own time
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.001)
+
 async def drop():
     await use(create())
     gc.collect()
@@ -307,12 +313,12 @@ for thread in threads:
     thread.join()
 asyncio.run(close(create()))
 asyncio.run(drop())
-del forgotten, threads, thread
+of_others = [one for one in threading.enumerate() if not one.name.startswith("taskiq-flow_")]
+assert of_others == [threading.main_thread()], of_others
+wait_for_threads(1 + 5)  # five are SQLite's while its adapter lives
+del forgotten, threads, thread, of_others
 gc.collect()
-deadline = time.monotonic() + 10
-while threading.active_count() > 1:  # those of an adapter end with it, in their own time
-    assert time.monotonic() < deadline, threading.enumerate()
-    time.sleep(0.001)
+wait_for_threads(1)
 gc.collect()
 print("done")
 """

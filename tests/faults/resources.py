@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-__all__ = ["held", "nothing_is_left", "open_files", "settled"]
+__all__ = ["held", "nothing_is_left", "open_files", "others_have_ended", "settled"]
 
 
 def open_files() -> int:
@@ -18,6 +18,15 @@ def held() -> dict[str, int]:
     """Return how many files and threads this process has."""
     gc.collect()
     return {"files": open_files(), "threads": threading.active_count()}
+
+
+def others_have_ended() -> None:
+    """Wait until the threads of adapters that earlier tests have dropped are gone: they end in their own time."""
+    deadline = time.monotonic() + 30.0
+    gc.collect()
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("taskiq-flow_")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
 
 
 def settled(before: dict[str, int]) -> dict[str, int]:

@@ -37,7 +37,7 @@ class StorageFaults:
         self._place = place
         self._janitor = janitor
         self._calls = Calls(place.namespace, _TIMEOUT)
-        self._means = means_for(place.backend.name, place.backend.url, place.table, place.namespace)
+        self._means = means_for(place.backend, place.table, place.namespace)
         self._proxy = Proxy(place.backend.url) if place.backend.is_real and is_plain_tcp(place.backend.url) else None
 
     def config(self) -> "TaskiqFlowConfig":

@@ -1,7 +1,10 @@
 """What can be done to a storage by its own means, for one test and nobody else on it."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from taskiq_flow.pytest_plugin.backends import StorageBackend
 
 __all__ = ["Means", "means_for"]
 
@@ -22,15 +25,15 @@ class Means(Protocol):
         """Cut the test's connections, and return how many there were."""
 
 
-def means_for(backend: str, url: str, table: str, name: str) -> Means:
+def means_for(backend: "StorageBackend", table: str, name: str) -> Means:
     """Return what a test of that name can do to its place on a backend."""
-    if backend == "memory":
-        return _Memory(url)
-    if backend == "fakeredis":
-        return _FakeRedis(url)
-    if backend in {"redis", "valkey"}:
-        return _Redis(url, name)
-    return _SQL(url, table, name)
+    if backend.name == "memory":
+        return _Memory(backend.url)
+    if backend.name == "fakeredis":
+        return _FakeRedis(backend.url)
+    if backend.name in {"redis", "valkey"}:
+        return _Redis(backend.url, name)
+    return _SQL(backend.url, table, name)
 
 
 class _Memory:

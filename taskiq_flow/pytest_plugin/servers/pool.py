@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from . import docker, programs
-from .given import given_server
 from .kinds import Kind, load_kind
 from .model import Server, ServerSettings, ServerUnavailable, SourceFailed, require_posix
 from .urls import mask
@@ -143,6 +142,8 @@ class ServerPool:
         if not settings.url or "url" not in settings.sources:
             self._start_warden(settings)
             return
+        from .given import given_server
+
         try:
             answer: dict[str, Any] = {"server": given_server(settings).to_json()}
         except SourceFailed as failure:
