@@ -83,7 +83,7 @@ def test_environment_reaches_the_adapter(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(f"TASKIQ_FLOW_STORAGE_{name}", value)
     adapter = create()
     assert isinstance(adapter, SQLAlchemyStorageAdapter)
-    assert (adapter.ttl_seconds, adapter.namespace, adapter._table.name) == (90.5, "shop", "results")
+    assert (adapter.ttl_seconds, adapter.namespace, adapter._statements.table.name) == (90.5, "shop", "results")
 
 
 def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

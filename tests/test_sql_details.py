@@ -30,6 +30,7 @@ from taskiq_flow.pytest_plugin.backends import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter, sqlalchemy
 from taskiq_flow.storage.backend import Record
 from taskiq_flow.storage.base import ABSENT
+from taskiq_flow.storage.statements import statements
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
@@ -54,7 +55,7 @@ def test_the_table_on_mariadb() -> None:
 
 
 def check_table(dialect: Dialect, name: str, value: str) -> None:
-    sql = str(CreateTable(sqlalchemy._table("kept")).compile(dialect=dialect))
+    sql = str(CreateTable(statements("kept", dialect.name).table).compile(dialect=dialect))
     number = "NUMBER(19)" if dialect.name == "oracle" else "BIGINT"
     null = " NULL" if dialect.name == "mssql" else ""
     columns = [
@@ -385,13 +386,14 @@ async def test_a_missing_table_that_is_told_in_other_words(monkeypatch: pytest.M
 def test_a_database_that_cannot_say_which_tables_it_has(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sqlalchemy._lacks(connection, sqlalchemy._table("kept"))
+    table = statements("kept", "sqlite").table
+    assert sqlalchemy._lacks(connection, table)
 
     def fail(_connection: Connection) -> None:
         raise failed("no permission")
 
     monkeypatch.setattr(sqlalchemy, "inspect", fail)
-    assert not sqlalchemy._lacks(connection, sqlalchemy._table("kept"))
+    assert not sqlalchemy._lacks(connection, table)
 
 
 @pytest.fixture
@@ -599,16 +601,17 @@ async def test_what_another_stores_between_the_look_and_the_exchange_stays(
         assert await adapter.compare_and_set("key", "Theirs", "ours")
 
 
-class Statements:
-    """A connection that notes statements, and answers each as it is told to."""
+class NotingConnection:
+    """A connection that notes statements and their parameters, and answers each as it is told to."""
 
-    def __init__(self, dialect: str, answer: Callable[[Any], Any]) -> None:
-        self.dialect = SimpleNamespace(name=dialect)
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
         self.noted: list[Any] = []
+        self.parameters: list[Any] = []
         self._answer = answer
 
-    def execute(self, statement: Any) -> Any:
+    def execute(self, statement: Any, parameters: Any = None) -> Any:
         self.noted.append(statement)
+        self.parameters.append(parameters)
         return self._answer(statement)
 
 
@@ -617,16 +620,16 @@ ROW = {"namespace": "shop", "key": "key", "value": "1", "created_at": 0, "expire
 
 @pytest.mark.parametrize("dialect", ["mysql", "mariadb"])
 def test_an_upsert_is_one_statement(dialect: str) -> None:
-    connection: Any = Statements(dialect, lambda _statement: None)
-    sqlalchemy._upsert(connection, sqlalchemy._table("kept"), ROW)
+    connection: Any = NotingConnection(lambda _statement: None)
+    sqlalchemy._upsert(connection, statements("kept", dialect), ROW)
     (statement,) = connection.noted
     assert "ON DUPLICATE KEY UPDATE" in str(statement.compile(dialect=mysql.dialect()))
 
 
 @pytest.mark.parametrize(("changed", "kinds"), [(1, [Update]), (0, [Update, Insert])])
 def test_an_upsert_where_there_is_no_such_statement(changed: int, kinds: list[type]) -> None:
-    connection: Any = Statements("oracle", lambda _statement: SimpleNamespace(rowcount=changed))
-    sqlalchemy._upsert(connection, sqlalchemy._table("kept"), ROW)
+    connection: Any = NotingConnection(lambda _statement: SimpleNamespace(rowcount=changed))
+    sqlalchemy._upsert(connection, statements("kept", "oracle"), ROW)
     assert [type(statement) for statement in connection.noted] == kinds
 
 
@@ -636,18 +639,19 @@ def test_an_upsert_gives_up_after_ten_that_were_quicker_each_time() -> None:
             raise exc.IntegrityError("INSERT", None, DriversError("taken"))
         return SimpleNamespace(rowcount=0)
 
-    connection: Any = Statements("oracle", answer)
+    connection: Any = NotingConnection(answer)
     with pytest.raises(exc.IntegrityError, match="taken"):
-        sqlalchemy._update_or_insert(connection, sqlalchemy._table("kept"), ROW)
+        sqlalchemy._upsert(connection, statements("kept", "oracle"), ROW)
     assert sum(isinstance(statement, Insert) for statement in connection.noted) == 10
 
 
 def test_what_has_expired_is_replaced_where_there_is_no_upsert() -> None:
-    connection: Any = Statements("oracle", lambda _statement: None)
-    assert sqlalchemy._insert(connection, sqlalchemy._table("kept"), ROW, now=5)
+    connection: Any = NotingConnection(lambda _statement: None)
+    assert sqlalchemy._insert_if_absent(connection, statements("kept", "oracle"), ROW, now=5)
     removal, _ = connection.noted
     assert isinstance(removal, Delete)
-    assert sorted(removal.compile().params.values(), key=str) == [5, "key", "shop"]
+    assert "expires_at <= :now" in str(removal)
+    assert connection.parameters[0] == {"of": "shop", "at": "key", "now": 5}
 
 
 class UncreatableTable:
@@ -676,7 +680,7 @@ def test_making_the_table_is_given_up_in_the_end(connection: Connection, invalid
 
 @pytest.mark.parametrize("mode", ["wal", "memory", "delete"])
 def test_the_mode_of_a_file_is_switched_once(mode: str) -> None:
-    connection: Any = Statements("sqlite", lambda _statement: SimpleNamespace(scalar=lambda: mode))
+    connection: Any = NotingConnection(lambda _statement: SimpleNamespace(scalar=lambda: mode))
     sqlalchemy._use_write_ahead_log(connection)
     statements = ["PRAGMA journal_mode", "PRAGMA journal_mode=WAL"]
     assert [str(statement) for statement in connection.noted] == statements[: 2 if mode == "delete" else 1]

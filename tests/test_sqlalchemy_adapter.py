@@ -28,6 +28,7 @@ from taskiq_flow.exceptions import (
 )
 from taskiq_flow.pytest_plugin.backends import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter, sqlalchemy
+from taskiq_flow.storage.statements import Statements
 
 MODES = pytest.mark.parametrize("async_mode", [True, False])
 
@@ -267,7 +268,7 @@ async def test_an_engine_that_was_handed_in_keeps_its_pool(async_engine: bool, t
 @pytest.fixture
 def no_upsert(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SQLite be one of those databases for which SQLAlchemy has no upsert."""
-    monkeypatch.setattr(sqlalchemy, "_upsert", sqlalchemy._update_or_insert)
+    monkeypatch.setattr(sqlalchemy, "statements", lambda table, _dialect: Statements(table, "of another kind"))
 
 
 @MODES

@@ -16,37 +16,26 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
-    BigInteger,
-    Column,
-    ColumnElement,
     Connection,
     Dialect,
     Engine,
-    LargeBinary,
-    MetaData,
+    Executable,
     Table,
-    Text,
     create_engine,
-    delete,
     event,
     exc,
-    insert,
     inspect,
     make_url,
-    or_,
-    select,
     text,
-    update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
 from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.statements import Statements, statements
 from taskiq_flow.storage.threads import Threads, cancelled_once
 from taskiq_flow.storage.urls import masked
 
@@ -60,11 +49,6 @@ _SYNC_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysq
 # SQLite keeps a value of any type in a column of any type.
 _RECORD_TYPES: tuple[Any, ...] = (str, int, (int, type(None)), str)
 _EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
-_KEY = ("namespace", "key")
-_UPSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
 _ATTEMPTS = 10
 # As many as SQLAlchemy's pools have connections unless told otherwise; SQLite, where one writes at a time, gets no more
 # than they keep open.
@@ -111,8 +95,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         else:
             self._url, dialect, async_mode = engine.url, type(engine.dialect), isinstance(engine, AsyncEngine)
         self.backend = _NAMES.get(dialect.name, dialect.name)
-        self._dialect = dialect.name
-        self._table = _table(table)
+        self._statements = statements(table, dialect.name)
         self._given = engine
         self._in_memory = dialect.name == "sqlite" and engine is None and _is_in_memory(self._url)
         # SQLite is always reached through Python's own driver, in threads. So does aiosqlite, with a thread for each
@@ -147,9 +130,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     # --- hooks ----------------------------------------------------------------------------------------------------
 
     async def _read(self, key: str, now: int) -> Record | None:
-        kept = self._table.c
-        statement = select(kept.value, kept.created_at, kept.expires_at, kept.metadata).where(*self._live(now, key))
-        row = await self._run(lambda connection: connection.execute(statement).one_or_none())
+        statement, where = self._statements.read, self._at(key, now)
+        row = await self._run(lambda connection: connection.execute(statement, where).one_or_none())
         if row is not None and not all(isinstance(*part) for part in zip(row, _RECORD_TYPES, strict=True)):
             raise SerializationError(
                 f"the entry under key {key!r} cannot be read: a column holds another type than ours"
@@ -157,56 +139,47 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         return None if row is None else Record._make(row)
 
     async def _write(self, key: str, record: Record, now: int) -> None:
-        row = {"namespace": self.namespace, "key": key, **record._asdict()}
-        await self._run(lambda connection: _upsert(connection, self._table, row))
+        row = self._row(key, record)
+        await self._run(lambda connection: _upsert(connection, self._statements, row))
 
     async def _remove(self, key: str, now: int) -> bool:
-        statement = delete(self._table).where(*self._live(now, key))
-        return await self._run(lambda connection: connection.execute(statement).rowcount) > 0
+        return await self._count(self._statements.remove, self._at(key, now)) > 0
 
     async def _discard(self, key: str) -> None:
-        statement = delete(self._table).where(*self._mine(), self._table.c.key == key)
-        await self._run(lambda connection: connection.execute(statement))
+        await self._count(self._statements.discard, {"of": self.namespace, "at": key})
 
     async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
-        row = None if record is None else {"namespace": self.namespace, "key": key, **record._asdict()}
+        row = {} if record is None else self._row(key, record)
         if seen is None:
-            return row is None or await self._run(lambda connection: _insert(connection, self._table, row, now))
-        unchanged = [*self._live(now, key), *(self._same(name, kept) for name, kept in seen._asdict().items())]
-        statement = delete(self._table) if row is None else update(self._table).values(row)
-        return await self._run(lambda connection: connection.execute(statement.where(*unchanged)).rowcount) > 0
+            return record is None or await self._run(
+                lambda connection: _insert_if_absent(connection, self._statements, row, now)
+            )
+        choose = self._statements.remove_seen if record is None else self._statements.replace_seen
+        unchanged = {f"seen_{name}": kept for name, kept in seen._asdict().items()}
+        return await self._count(choose(seen.expires_at is not None), self._at(key, now) | unchanged | row) > 0
 
     async def _is_live(self, key: str, now: int) -> bool:
-        statement = select(self._table.c.created_at).where(*self._live(now, key))
-        return await self._run(lambda connection: connection.execute(statement).first()) is not None
+        statement, where = self._statements.is_live, self._at(key, now)
+        return await self._run(lambda connection: connection.execute(statement, where).first()) is not None
 
     async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
-        conditions = self._live(now)
-        if prefix:  # a range of the primary key, so that the cost is that of the matches
-            conditions.append(self._table.c.key >= prefix)
-            if (bound := rules.upper_bound(prefix)) is not None:
-                conditions.append(self._table.c.key < bound)
-        statement = select(self._table.c.key).where(*conditions)
-        return await self._run(lambda connection: connection.execute(statement).scalars().all())
+        low, high = prefix or None, rules.upper_bound(prefix) if prefix else None
+        statement = self._statements.live_keys(low is not None, high is not None)
+        where = {"of": self.namespace, "now": now, "low": low, "high": high}
+        return await self._run(lambda connection: connection.execute(statement, where).scalars().all())
 
     async def _purge(self, now: int) -> int:
-        statement = delete(self._table).where(*self._mine(), self._table.c.expires_at <= now)
-        return await self._run(lambda connection: connection.execute(statement).rowcount)
+        return await self._count(self._statements.purge, {"of": self.namespace, "now": now})
 
-    def _mine(self) -> list[ColumnElement[bool]]:
-        return [self._table.c.namespace == self.namespace]
+    async def _count(self, statement: Executable, parameters: dict[str, Any]) -> int:
+        """Execute a statement, and return how many rows it changed."""
+        return await self._run(lambda connection: connection.execute(statement, parameters).rowcount)
 
-    def _live(self, now: int, key: str | None = None) -> list[ColumnElement[bool]]:
-        expires_at = self._table.c.expires_at
-        conditions = [*self._mine(), or_(expires_at.is_(None), expires_at > now)]
-        return conditions if key is None else [*conditions, self._table.c.key == key]
+    def _at(self, key: str, now: int) -> dict[str, Any]:
+        return {"of": self.namespace, "at": key, "now": now}
 
-    def _same(self, name: str, kept: str | int | None) -> ColumnElement[bool]:
-        """Return the condition that a column holds exactly this, whatever the database's collation."""
-        column = self._table.c[name]
-        if isinstance(kept, str) and self._dialect in {"mysql", "mariadb"}:
-            return column.collate("utf8mb4_bin") == kept
-        return column.is_(None) if kept is None else column == kept
+    def _row(self, key: str, record: Record) -> dict[str, Any]:
+        return {"namespace": self.namespace, "key": key, **record._asdict()}
 
     def _address(self) -> str:
         # Not with SQLAlchemy's own mask: of a password with an unquoted "@" it takes a part for the host.
@@ -310,9 +283,11 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         try:
             return _repeated(connection, work)
         except exc.DBAPIError as error:
-            if error.connection_invalidated or not (_says_no_table(error) or _lacks(connection, self._table)):
+            if error.connection_invalidated or not (
+                _says_no_table(error) or _lacks(connection, self._statements.table)
+            ):
                 raise
-        _create(connection, self._table)
+        _create(connection, self._statements.table)
         return _repeated(connection, work)
 
     # --- engines --------------------------------------------------------------------------------------------------
@@ -337,52 +312,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter
 """The API page's name for :class:`SQLAlchemyStorageAdapter`, which also serves PostgreSQL and MySQL."""
-
-
-class _Exact(TypeDecorator[str]):
-    """Text that is equal, and sorts, byte for byte, whatever the database's collation.
-
-    SQLite's TEXT compares bytes; PostgreSQL's does under the collation "C"; elsewhere the UTF-8 bytes are kept, since
-    MySQL's collations ignore trailing blanks, and some of them case and accents.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.length = length
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Text())
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
-        if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.VARBINARY(self.length))
-        return dialect.type_descriptor(LargeBinary(self.length))
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name in {"sqlite", "postgresql"} else value.encode()
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        return bytes(value).decode() if isinstance(value, (bytes, bytearray, memoryview)) else value
-
-
-@lru_cache(maxsize=64)
-def _table(name: str) -> Table:
-    # The same object for the same name: by it SQLAlchemy finds the statements that it has compiled before.
-    long_text = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
-    return Table(
-        name,
-        MetaData(),
-        Column("namespace", _Exact(rules.MAX_NAMESPACE_BYTES), primary_key=True),
-        Column("key", _Exact(rules.MAX_KEY_BYTES), primary_key=True),
-        Column("value", long_text, nullable=False),
-        Column("created_at", BigInteger, nullable=False),
-        Column("expires_at", BigInteger, nullable=True),
-        Column("metadata", long_text, nullable=False),
-    )
 
 
 def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
@@ -451,24 +380,17 @@ def _use_write_ahead_log(connection: Connection) -> None:
         connection.execute(text("PRAGMA journal_mode=WAL"))
 
 
-def _upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+def _upsert(connection: Connection, known: Statements, row: dict[str, Any]) -> None:
     """Store a row, whatever was there, in one statement where the database has one for it."""
-    dialect = connection.dialect.name
-    if dialect in _UPSERTS:
-        connection.execute(_insert_or_update(dialect, table, row))
-    elif dialect in {"mysql", "mariadb"}:
-        connection.execute(mysql.insert(table).values(row).on_duplicate_key_update(_changed(row)))
-    else:
-        _update_or_insert(connection, table, row)
-
-
-def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
-    here = (table.c.namespace == row["namespace"], table.c.key == row["key"])
+    if known.upsert is not None:
+        connection.execute(known.upsert, row)
+        return
+    here = {"of": row["namespace"], "at": row["key"]}
     for attempt in range(_ATTEMPTS):
-        if connection.execute(update(table).where(*here).values(_changed(row))).rowcount:
+        if connection.execute(known.update, here | row).rowcount:
             return
         try:
-            connection.execute(insert(table).values(row))
+            connection.execute(known.insert, row)
         except exc.IntegrityError:  # another writer inserted it first: update that one
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -476,32 +398,16 @@ def _update_or_insert(connection: Connection, table: Table, row: dict[str, Any])
             return
 
 
-def _insert(connection: Connection, table: Table, row: dict[str, Any], now: int) -> bool:
+def _insert_if_absent(connection: Connection, known: Statements, row: dict[str, Any], now: int) -> bool:
     """Store a row unless a live one is there; return whether it was stored."""
-    dialect, expired = connection.dialect.name, table.c.expires_at <= now
-    if dialect in _UPSERTS:
-        statement = _insert_or_update(dialect, table, row, only_where=expired)
-        # Without being asked to, SQLAlchemy does not keep what psycopg says of an INSERT.
-        return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount > 0
-    here = (table.c.namespace == row["namespace"], table.c.key == row["key"])
-    connection.execute(delete(table).where(*here, expired))
+    if known.insert_if_absent is not None:
+        return connection.execute(known.insert_if_absent, {**row, "now": now}).rowcount > 0
+    connection.execute(known.discard_expired, {"of": row["namespace"], "at": row["key"], "now": now})
     try:
-        connection.execute(insert(table).values(row))
+        connection.execute(known.insert, row)
     except exc.IntegrityError:  # somebody else's is there
         return False
     return True
-
-
-def _insert_or_update(
-    dialect: str, table: Table, row: dict[str, Any], only_where: ColumnElement[bool] | None = None
-) -> sqlite.Insert | postgresql.Insert:
-    """Return the statement that inserts a row, or updates the one that is there, where a condition holds for that."""
-    statement = _UPSERTS[dialect](table).values(row)
-    return statement.on_conflict_do_update(index_elements=_KEY, set_=_changed(row), where=only_where)
-
-
-def _changed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in _KEY}
 
 
 def _is_repeatable(error: exc.DBAPIError) -> bool:
@@ -581,8 +487,9 @@ def _new_engine(url: URL, asynchronous: bool, connect: float, operation: float) 
     """Return an engine that shares dialect and compiled statements with all others of the same arguments."""
     pattern, compiled = _pattern(url, asynchronous, connect, operation)
     options = {"compiled_cache": compiled}
+    hidden = pattern.hide_parameters
     return Engine(
-        pattern.pool.recreate(), pattern.dialect, pattern.url, hide_parameters=True, execution_options=options
+        pattern.pool.recreate(), pattern.dialect, pattern.url, hide_parameters=hidden, execution_options=options
     )
 
 

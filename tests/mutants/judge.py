@@ -73,6 +73,11 @@ JUDGES = {
         r"faults/test_cancelled.py.*[\[-](sqlite|postgres)",
         "tests/faults/test_sqlite_fails.py",
     ],
+    "taskiq_flow/storage/statements.py": [
+        *(_CONTRACT[name] for name in ("sqlite", "postgres", "mysql")),
+        "tests/test_sql",
+        r"contract/test_sync_drivers.py",
+    ],
     "taskiq_flow/storage/threads.py": ["tests/test_threads.py", "tests/test_sqlalchemy_adapter.py"],
     "taskiq_flow/storage/urls.py": ["tests/test_config.py", "tests/test_factory.py"],
     "taskiq_flow/cache": [

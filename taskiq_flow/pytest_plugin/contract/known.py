@@ -1,9 +1,12 @@
 """How this package's own adapters keep things: for the rules that look, or meddle, behind an adapter's back."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.memory import InMemoryStorageAdapter
+
+if TYPE_CHECKING:
+    from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
 
 __all__ = ["adapter_at", "has_server", "is_known", "read_raw", "write_raw"]
 
@@ -17,7 +20,7 @@ def is_known(adapter: BaseStorageAdapter) -> bool:
 
 def has_server(adapter: BaseStorageAdapter) -> bool:
     """Return whether ``adapter_at`` can make an adapter of this kind."""
-    return _kind(adapter) == "redis" or (_kind(adapter) == "sql" and _sql(adapter)._dialect != "sqlite")
+    return _kind(adapter) == "redis" or (_kind(adapter) == "sql" and _sql(adapter)._url.get_backend_name() != "sqlite")
 
 
 def adapter_at(adapter: BaseStorageAdapter, host: str, port: int, password: str) -> BaseStorageAdapter | None:
@@ -46,7 +49,7 @@ async def read_raw(adapter: BaseStorageAdapter, key: str) -> bytes | None:
     from sqlalchemy import select
 
     sql = _sql(adapter)
-    kept = sql._table.c
+    kept = sql._statements.table.c
     statement = select(kept.value).where(kept.namespace == sql.namespace, kept.key == key)
     text: str = await sql._run(lambda connection: connection.execute(statement).scalar_one())
     return text.encode()
@@ -70,8 +73,9 @@ async def write_raw(adapter: BaseStorageAdapter, key: str, data: bytes) -> bool:
     from sqlalchemy import update
 
     sql = _sql(adapter)
-    kept = sql._table.c
-    statement = update(sql._table).where(kept.namespace == sql.namespace, kept.key == key).values(value=text)
+    table = sql._statements.table
+    kept = table.c
+    statement = update(table).where(kept.namespace == sql.namespace, kept.key == key).values(value=text)
     await sql._run(lambda connection: connection.execute(statement))
     return True
 
@@ -82,5 +86,5 @@ def _kind(adapter: BaseStorageAdapter) -> str:
     return next((homes[base.__module__] for base in type(adapter).__mro__ if base.__module__ in homes), "")
 
 
-def _sql(adapter: BaseStorageAdapter) -> Any:
-    return adapter
+def _sql(adapter: BaseStorageAdapter) -> "SQLAlchemyStorageAdapter":
+    return cast("SQLAlchemyStorageAdapter", adapter)
