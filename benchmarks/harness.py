@@ -162,7 +162,7 @@ def private_servers() -> Iterator[dict[str, str]]:
         yield urls
     finally:
         pool.close()
-        run.remove_folder()
+        run.remove_folders()
 
 
 # --- what a test pays -------------------------------------------------------------------------------------------------

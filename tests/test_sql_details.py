@@ -71,6 +71,37 @@ def check_table(dialect: Dialect, name: str, value: str) -> None:
     assert " ".join(unquoted.split()) == f"CREATE TABLE kept ( {', '.join(columns)} )"
 
 
+# --- statements -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dialect", "upsert", "insert_if_absent"),
+    [
+        ("sqlite", "DO UPDATE SET", "WHERE kept.expires_at <= "),
+        ("postgresql", "DO UPDATE SET", "WHERE kept.expires_at <= "),
+        ("mysql", "ON DUPLICATE KEY UPDATE", None),
+        ("mariadb", "ON DUPLICATE KEY UPDATE", None),
+        ("oracle", None, None),
+    ],
+)
+def test_what_databases_do_in_one_statement(dialect: str, upsert: str | None, insert_if_absent: str | None) -> None:
+    known = statements("kept", dialect)
+    for statement, part in ((known.upsert, upsert), (known.insert_if_absent, insert_if_absent)):
+        if part is None:
+            assert statement is None
+        else:
+            spoken = {"sqlite": sqlite, "postgresql": postgresql}.get(dialect, mysql)
+            assert part in str(statement.compile(dialect=spoken.dialect()))
+
+
+@pytest.mark.parametrize(("dialect", "collated"), [("mysql", 2), ("mariadb", 2), ("sqlite", 0), ("postgresql", 0)])
+def test_texts_are_compared_exactly_whatever_the_collation(dialect: str, collated: int) -> None:
+    known = statements("kept", dialect)
+    for statement in (known.remove_seen(True), known.replace_seen(False)):
+        where = str(statement).partition("WHERE")[2]
+        assert len(re.findall(r"\(kept\.(?:value|metadata) COLLATE utf8mb4_bin\) =", where)) == collated
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +138,7 @@ def test_how_engines_are_made(
         asked.append({"url": str(url), **options})
         raise Made
 
-    sqlalchemy._pattern.cache_clear()
+    sqlalchemy._learned.cache_clear()
     for name in ("create_engine", "create_async_engine"):
         monkeypatch.setattr(sqlalchemy, name, make)
     adapter = SQLAlchemyStorageAdapter(url, async_mode, connect_timeout=1.5, operation_timeout=2.5)
@@ -130,20 +161,23 @@ def test_how_engines_are_made(
 
 
 @pytest.mark.parametrize(
-    ("url", "timeouts"),
+    ("url", "options"),
     [
         ("sqlite+aiosqlite:///x", {"timeout": 0}),
         ("sqlite+pysqlite:///x", {"timeout": 0}),
         ("postgresql+asyncpg://h/d", {"timeout": 1.5, "command_timeout": 2.5}),
         ("postgresql+asyncpg://h/d?command_timeout=9", {"timeout": 1.5}),
         ("postgresql+psycopg://h/d", {"connect_timeout": 2}),
-        ("mysql+asyncmy://h/d", {"connect_timeout": 1.5}),
-        ("mysql+pymysql://h/d", {"connect_timeout": 1.5, "read_timeout": 2.5, "write_timeout": 2.5}),
+        ("mysql+asyncmy://h/d", {"connect_timeout": 1.5, "autocommit": True}),
+        (
+            "mysql+pymysql://h/d",
+            {"connect_timeout": 1.5, "read_timeout": 2.5, "write_timeout": 2.5, "autocommit": True},
+        ),
         ("oracle+oracledb://h/d", {}),
     ],
 )
-def test_time_outs_of_the_drivers(url: str, timeouts: dict[str, Any]) -> None:
-    assert sqlalchemy._driver_options(make_url(url), 1.5, 2.5) == timeouts
+def test_what_the_drivers_are_told(url: str, options: dict[str, Any]) -> None:
+    assert sqlalchemy._driver_options(make_url(url), 1.5, 2.5) == options
 
 
 @pytest.mark.parametrize(
@@ -555,11 +589,25 @@ async def test_a_driver_that_is_both_synchronous_and_not(storage_config: TaskiqF
 async def test_statements_are_compiled_once_for_all_adapters_on_a_url(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/storage.db"
     known = []
-    for _ in range(2):
+    for _ in range(3):
         async with SQLAlchemyStorageAdapter(url) as adapter:
             await adapter.set("key", 1)
-            known.append(len(sqlalchemy._pattern(make_url(url), False, 5.0, 30.0)[1]))
-    assert known[0] == known[1] > 0
+            known.append(len(sqlalchemy._learned(make_url(url), False, 5.0, 30.0).compiled))
+    assert known[1] == known[2] > 0
+
+
+def test_only_a_dialect_that_knows_its_server_is_shared(tmp_path: Path) -> None:
+    """Or two adapters that are the first ones at once met a dialect that did not know its own schema's name."""
+    arguments = (make_url(f"sqlite+pysqlite:///{tmp_path}/storage.db"), False, 5.0, 30.0)
+    first, second = sqlalchemy._new_engine(*arguments), sqlalchemy._new_engine(*arguments)
+    assert second.dialect is not first.dialect
+    for engine in (first, second):
+        engine.connect().close()
+    third = sqlalchemy._new_engine(*arguments)
+    assert third.dialect is first.dialect
+    assert third.dialect.default_schema_name == "main"
+    for engine in (first, second, third):
+        engine.dispose()
 
 
 # --- what others do meanwhile -----------------------------------------------------------------------------------------

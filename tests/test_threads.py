@@ -1,4 +1,4 @@
-"""Work that outlives the patience of its caller: it is done or undone when the caller goes on, and nobody complains."""
+"""Work in threads that outlives its caller's patience: it is over when the caller goes on, and nobody complains."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from taskiq_flow.storage.threads import Threads, cancelled_once
+from taskiq_flow.storage.threads import Threads
 
 
 class Work:
@@ -28,17 +28,6 @@ class Work:
         self.may_end.wait(10)
         return self._end()
 
-    async def in_coroutine(self) -> str:
-        self.begun.set()
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            await asyncio.sleep(0)  # it has to close something
-            if self._error is None:
-                self.over.set()
-                raise
-        return self._end()
-
     def _end(self) -> str:
         self.over.set()
         if self._error is not None:
@@ -47,31 +36,20 @@ class Work:
 
 
 async def test_what_the_work_returns() -> None:
-    async def work() -> str:
-        return "done"
-
-    assert await Threads(1).run(lambda: "done") == await cancelled_once(work()) == "done"
+    assert await Threads(1).run(lambda: "done") == "done"
 
 
 async def test_what_the_work_raises() -> None:
-    async def work() -> None:
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        await cancelled_once(work())
     with pytest.raises(ValueError, match="words"):
         await Threads(1).run(lambda: int("words"))
 
 
-@pytest.mark.parametrize("kind", ["thread", "coroutine"])
 @pytest.mark.parametrize("error", [None, OSError("disk full")])
 async def test_a_caller_that_is_cancelled_waits_for_the_end(
-    kind: str, error: Exception | None, caplog: pytest.LogCaptureFixture
+    error: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Work(error)
-    waiting = asyncio.ensure_future(
-        Threads(1).run(work.in_thread) if kind == "thread" else cancelled_once(work.in_coroutine())
-    )
+    waiting = asyncio.ensure_future(Threads(1).run(work.in_thread))
     await asyncio.to_thread(work.begun.wait, 10)
     waiting.cancel()
     await asyncio.sleep(0)
@@ -125,6 +103,24 @@ def test_threads_stay_from_one_event_loop_to_the_next() -> None:
     threads = Threads(3)
     assert asyncio.run(threads.run(threading.get_ident)) == asyncio.run(threads.run(threading.get_ident))
     threads.end()
+
+
+def test_a_loop_that_has_ended_is_not_told_of_what_its_threads_still_did(caplog: pytest.LogCaptureFixture) -> None:
+    work = Work()
+    threads = Threads(1)
+
+    async def leave() -> None:
+        waiting = asyncio.ensure_future(threads.run(work.in_thread))
+        await asyncio.to_thread(work.begun.wait, 10)
+        for _ in range(2):
+            waiting.cancel()
+            await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    work.may_end.set()
+    assert asyncio.run(threads.run(lambda: "done")) == "done", "the thread has done the first work before"
+    threads.end()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_they_end_with_their_owner_and_more_work_starts_new_ones() -> None:

@@ -127,7 +127,7 @@ class Backends:
         finally:
             if self._run.is_mine:
                 self.pool.close()
-                self._run.remove_folder()
+                self._run.remove_folders()
 
     # --- one method a fake ------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Backends:
         import sqlite3
 
         # One file a process, one namespace a test: making a database for each test costs more than most tests.
-        file = self._run.folder / f"{self._worker}.db"
+        file = self._run.database_folder / f"{self._worker}.db"
         if self._sqlite_keeper is None:
             # Whoever is the last to close a database in this mode tidies it up, which costs more than most tests, too.
             self._sqlite_keeper = sqlite3.connect(file)

@@ -19,6 +19,10 @@ __all__ = ["Run", "is_abandoned"]
 
 _IDENTITY = re.compile(r"tfk_(?P<host>[0-9a-f]{6})_(?P<pid>\d+)_(?P<began>\d+)_[0-9a-f]{6}")
 
+_IN_MEMORY = Path("/dev/shm")  # Linux has it; in a container of Docker's it is too small unless told otherwise
+_ROOM = 1 << 30
+"""Bytes that tests may well fill, with many workers."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -30,33 +34,54 @@ class Run:
     """The run's temporary folder, for this user only."""
     owner_pid: int
     """The process that pytest was started as: with xdist, the controller."""
+    database_folder: Path
+    """Another one, for SQLite's files: in memory where this system has such folders."""
 
     @classmethod
     def begin(cls) -> "Run":
-        """Return a new run, owned by this process, with its folder; remove those of runs that were killed."""
-        for folder in Path(tempfile.gettempdir()).glob("tfk_*"):
-            if is_abandoned(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Return a new run, owned by this process, with its folders; remove those of runs that were killed."""
+        on_disk, in_memory = Path(tempfile.gettempdir()), _folder_in_memory()
+        for place in filter(None, (on_disk, in_memory)):
+            for left in place.glob("tfk_*"):
+                if is_abandoned(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
         name = f"tfk_{_host()}_{os.getpid()}_{int(time.time())}_{token_hex(3)}"
-        return cls(name, Path(tempfile.mkdtemp(prefix=f"{name}_")), os.getpid())
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}_", dir=on_disk))
+        return cls(name, folder, os.getpid(), Path(tempfile.mkdtemp(prefix=f"{name}_", dir=in_memory or folder)))
 
     @classmethod
     def of_worker(cls, shared: dict[str, str]) -> "Run":
         """Return the run that the controller described by :meth:`shared`."""
-        return cls(shared["id"], Path(shared["folder"]), int(shared["owner_pid"]))
+        return cls(shared["id"], Path(shared["folder"]), int(shared["owner_pid"]), Path(shared["database_folder"]))
 
     def shared(self) -> dict[str, str]:
         """Return what a worker process needs to take part."""
-        return {"id": self.id, "folder": str(self.folder), "owner_pid": str(self.owner_pid)}
+        return {
+            "id": self.id,
+            "folder": str(self.folder),
+            "owner_pid": str(self.owner_pid),
+            "database_folder": str(self.database_folder),
+        }
 
     @property
     def is_mine(self) -> bool:
         """Whether this process owns the run, and must clear up after it."""
         return self.owner_pid == os.getpid()
 
-    def remove_folder(self) -> None:
-        """Remove the run's folder and all in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove_folders(self) -> None:
+        """Remove the run's folders and all in them."""
+        for folder in (self.folder, self.database_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_in_memory() -> Path | None:
+    """Return the folder for files that live in memory, if there is one, with room, and nobody asked for another place.
+
+    SQLite makes each writer wait until the disk has the data; tests gain nothing from that.
+    """
+    if "TMPDIR" in os.environ or not os.access(_IN_MEMORY, os.W_OK):
+        return None
+    return _IN_MEMORY if shutil.disk_usage(_IN_MEMORY).free >= _ROOM else None
 
 
 def is_abandoned(name: str) -> bool:

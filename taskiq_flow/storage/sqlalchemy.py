@@ -28,15 +28,16 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
+from taskiq_flow.storage.cancellation import Caller, in_own_task
 from taskiq_flow.storage.loops import PerLoop
 from taskiq_flow.storage.statements import Statements, statements
-from taskiq_flow.storage.threads import Threads, cancelled_once
+from taskiq_flow.storage.threads import Threads
 from taskiq_flow.storage.urls import masked
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
@@ -75,6 +76,9 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     """
 
     backend = "SQL"
+
+    _forgotten: "weakref.finalize[[], SQLAlchemyStorageAdapter]"
+    """Closes the connections of the synchronous engine when an adapter that has one is dropped."""
 
     def __init__(
         self,
@@ -200,9 +204,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
         if isinstance(self._given, AsyncEngine):
-            return await cancelled_once(self._run_async(self._given, work))
+            return await in_own_task(partial(self._run_async, self._given, work), self._connect_timeout)
         if self._async_engines is not None:
-            return await cancelled_once(self._run_async(await self._async_engines.get(), work))
+            engine = await self._async_engines.get()
+            return await in_own_task(partial(self._run_async, engine, work), self._connect_timeout)
         delays = _delays_for_a_lock(self._operation_timeout)
         while True:
             given_up = threading.Event()
@@ -216,9 +221,11 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                     raise
             await asyncio.sleep(delay)  # here and not in the thread: there are few
 
-    async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async def _run_async(self, engine: AsyncEngine, work: Callable[[Connection], T], caller: Caller) -> T:
+        # Stopped while it connects, ends a transaction or closes, SQLAlchemy leaves an open connection to the garbage
+        # collector, and with aiosqlite a task that never ends.
         try:
-            connection = await self._connected(engine)
+            connection = await engine.connect()
         except Exception as error:  # noqa: BLE001 - asyncpg and others raise what they like while connecting
             if engine.driver == "aiosqlite":
                 # Its thread still reports its end to this loop, and complains loudly if that closes first.
@@ -228,35 +235,21 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         try:
             while True:
                 try:
-                    return await connection.run_sync(self._work, work)
+                    with caller.may_interrupt():
+                        return await connection.run_sync(self._work, work)
                 except exc.OperationalError as error:
                     if not _says_locked(error) or (delay := next(delays, None)) is None:
                         raise
-                # For SQLAlchemy a transaction has begun, even in autocommit. Disturbed in this, aiosqlite stays open.
-                await asyncio.shield(asyncio.ensure_future(connection.rollback()))
-                await asyncio.sleep(delay)
+                await connection.rollback()  # for SQLAlchemy a transaction has begun, even in autocommit
+                with caller.may_interrupt():
+                    await asyncio.sleep(delay)
         except asyncio.CancelledError as error:
             # SQLAlchemy's frames refer to themselves: until the garbage collector came, one of them would keep the
             # cursor, which on SQLite keeps its file open, and locked for a reader.
             clear_frames(error.__traceback__)
             raise
         finally:
-            # As SQLAlchemy itself does in `async with`: a second cancellation must not keep the connection open.
-            await asyncio.shield(asyncio.ensure_future(connection.close()))
-
-    async def _connected(self, engine: AsyncEngine) -> AsyncConnection:
-        """Return an open connection. A caller who is cancelled waits for it, and closes it: stopped half-way,
-        SQLAlchemy and aiosqlite leave an open database to the garbage collector.
-        """
-        connecting = asyncio.ensure_future(engine.connect().start())
-        try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            # Not for ever: an exhausted pool makes one wait for longer than connecting may take.
-            await asyncio.wait([connecting], timeout=self._connect_timeout)
-            if not connecting.cancel() and not connecting.cancelled() and connecting.exception() is None:
-                await connecting.result().close()
-            raise
+            await connection.close()
 
     def _run_in_thread(self, work: Callable[[Connection], T], given_up: threading.Event) -> T:
         if not self._in_memory:
@@ -298,13 +291,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         with self._engine_lock:
             if self._sync_engine is None:
                 self._sync_engine = _new_engine(self._url, False, self._connect_timeout, self._operation_timeout)
-                weakref.finalize(self, self._sync_engine.dispose)
+                self._forgotten = weakref.finalize(self, self._sync_engine.pool.dispose)
             return self._sync_engine
 
     def _dispose_sync_engine(self) -> None:
         with self._engine_lock:
             engine, self._sync_engine = self._sync_engine, None
         if engine is not None:
+            self._forgotten.detach()
             _close_returned_connections(engine)
             with self._turn:  # an SQLite database in memory has but one connection, which may be in use
                 engine.pool.dispose()
@@ -483,23 +477,53 @@ def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]
     return url, dialect
 
 
-def _new_engine(url: URL, asynchronous: bool, connect: float, operation: float) -> Engine:
-    """Return an engine that shares dialect and compiled statements with all others of the same arguments."""
-    pattern, compiled = _pattern(url, asynchronous, connect, operation)
-    options = {"compiled_cache": compiled}
-    hidden = pattern.hide_parameters
-    return Engine(
-        pattern.pool.recreate(), pattern.dialect, pattern.url, hide_parameters=hidden, execution_options=options
-    )
+class _Learned:
+    """What the first engine of its kind has found out about the server, for those that follow."""
+
+    def __init__(self) -> None:
+        self.pattern: Engine | None = None
+        """An engine that is never connected, whose dialect another one has used."""
+        self.compiled: dict[Any, Any] = {}
+        """The statements that were compiled for that dialect."""
 
 
 @lru_cache(maxsize=16)
-def _pattern(url: URL, asynchronous: bool, connect: float, operation: float) -> tuple[Engine, dict[Any, Any]]:
-    """Return an engine that is never connected, and a cache of compiled statements.
+def _learned(_url: URL, _asynchronous: bool, _connect: float, _operation: float) -> _Learned:
+    return _Learned()
 
-    The engines that are made after its pattern share its dialect, and with it what SQLAlchemy has learned about the
-    server and compiled for it: an adapter on an event loop of its own, as each test has, does not begin anew.
+
+def _new_engine(url: URL, asynchronous: bool, connect: float, operation: float) -> Engine:
+    """Return an engine that shares dialect and compiled statements with others of the same arguments: an adapter on an
+    event loop of its own, as each test has, does not begin anew.
+
+    Not before one of them has been connected: while SQLAlchemy gets to know a server, it lets connections of one
+    engine wait for that, but not those of another engine with the same dialect.
     """
+    learned = _learned(url, asynchronous, connect, operation)
+    if learned.pattern is None:
+        engine = _first_engine(url, asynchronous, connect, operation)
+        pattern = _like(engine)
+
+        @event.listens_for(engine.pool, "connect")
+        def teach(*_: object) -> None:
+            learned.pattern = learned.pattern or pattern
+
+        return engine
+    return _like(learned.pattern, compiled_cache=learned.compiled)
+
+
+def _like(engine: Engine, **execution_options: Any) -> Engine:
+    """Return an engine with the same dialect and settings, and without connections."""
+    return Engine(
+        engine.pool.recreate(),
+        engine.dialect,
+        engine.url,
+        hide_parameters=engine.hide_parameters,
+        execution_options=execution_options,
+    )
+
+
+def _first_engine(url: URL, asynchronous: bool, connect: float, operation: float) -> Engine:
     options: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
         "pool_reset_on_return": None,  # there is never a transaction to roll back
@@ -514,10 +538,10 @@ def _pattern(url: URL, asynchronous: bool, connect: float, operation: float) -> 
         if _is_in_memory(url):
             options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
             del options["pool_timeout"]
-        return create_engine(url, **options), {}
+        return create_engine(url, **options)
     if url.get_driver_name() == "asyncpg":  # which knows no argument of that name: see _driver_options
         url = url.difference_update_query(["application_name"])
-    return create_async_engine(url, **options).sync_engine if asynchronous else create_engine(url, **options), {}
+    return create_async_engine(url, **options).sync_engine if asynchronous else create_engine(url, **options)
 
 
 def _is_in_memory(url: URL) -> bool:
@@ -533,8 +557,14 @@ def _driver_options(url: URL, connect: float, operation: float) -> dict[str, Any
         "pysqlite": {"timeout": 0},
         "asyncpg": {"timeout": connect, "command_timeout": operation},
         "psycopg": {"connect_timeout": math.ceil(connect)},
-        "asyncmy": {"connect_timeout": connect},
-        "pymysql": {"connect_timeout": connect, "read_timeout": operation, "write_timeout": operation},
+        # Unless told, these two switch a server's autocommit off, and SQLAlchemy switches it on again.
+        "asyncmy": {"connect_timeout": connect, "autocommit": True},
+        "pymysql": {
+            "connect_timeout": connect,
+            "read_timeout": operation,
+            "write_timeout": operation,
+            "autocommit": True,
+        },
     }
     if driver == "asyncpg" and (name := url.query.get("application_name")):
         options[driver]["server_settings"] = {"application_name": name}

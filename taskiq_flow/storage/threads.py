@@ -1,16 +1,19 @@
-"""Work that a caller who is cancelled must not tear to pieces: in a thread, or closing a connection."""
+"""``Threads``: where an adapter does what would block an event loop."""
 
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import anyio
 
-__all__ = ["Threads", "cancelled_once"]
+from taskiq_flow.storage.cancellation import forget_outcome
+
+__all__ = ["Threads"]
 
 T = TypeVar("T")
 
@@ -40,14 +43,17 @@ class Threads:
         after, and undo, what the caller does next. A second cancellation leaves it alone; so does a scope of anyio's,
         such as a time-out's, which cancels again and again, but it has to wait for a moment.
         """
-        running = asyncio.ensure_future(self._begun(work))
+        running = asyncio.wrap_future(self._begin(work))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            running.add_done_callback(_forget_outcome)
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([running], timeout=_PATIENCE)
-            await asyncio.wait([running])
+            running.add_done_callback(forget_outcome)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([running], timeout=_PATIENCE)
+                await asyncio.wait([running])
+            finally:
+                running.cancel()  # the loop may be closed by the time that the thread would tell it of an outcome
             raise
 
     def end(self) -> None:
@@ -57,31 +63,8 @@ class Threads:
         if executor is not None:
             executor.shutdown(wait=False)
 
-    async def _begun(self, work: Callable[[], T]) -> T:
+    def _begin(self, work: Callable[[], T]) -> "Future[T]":
         with self._lock:
             if self._executor is None or self._process != os.getpid():  # of threads, a fork takes along none
                 self._executor, self._process = ThreadPoolExecutor(self._at_most, "taskiq-flow"), os.getpid()
-            running = self._executor.submit(copy_context().run, work)
-        return await asyncio.wrap_future(running)
-
-
-async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns; however often the caller is cancelled, ``work`` is only once.
-
-    A time-out of anyio's cancels again and again until it is obeyed. SQLAlchemy closes the connection of a call that
-    was cancelled; disturbed in that, it leaves a task behind that never ends (with aiosqlite).
-    """
-    running = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        running.cancel()
-        running.add_done_callback(_forget_outcome)
-        await asyncio.wait([running])
-        raise
-
-
-def _forget_outcome(running: "asyncio.Future[T]") -> None:
-    # Nobody is left to be told of its error: asked for here, so that asyncio does not complain that nobody did.
-    if not running.cancelled():
-        running.exception()
+            return self._executor.submit(partial(copy_context().run, work))

@@ -23,9 +23,9 @@ def held() -> dict[str, int]:
 def others_have_ended() -> None:
     """Wait until the threads of adapters that earlier tests have dropped are gone: they end in their own time."""
     deadline = time.monotonic() + 30.0
-    gc.collect()
     while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("taskiq-flow_")]:
         assert time.monotonic() < deadline, left
+        gc.collect()  # each time: what one still works at may refer to its adapter
         time.sleep(0.01)
 
 

@@ -55,7 +55,7 @@ def servers() -> Iterator[None]:
         yield
     finally:
         pool.close()
-        run.remove_folder()
+        run.remove_folders()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,34 @@
 """A run's identity: what names say about who is alive."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from taskiq_flow.pytest_plugin import run as run_module
 from taskiq_flow.pytest_plugin.run import Run, is_abandoned
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+    """The folder for temporary files, on a system that has none in memory."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    monkeypatch.setattr(run_module, "_IN_MEMORY", tmp_path / "memory")
+    return home
+
+
+@pytest.fixture
+def memory(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files in memory, with room, where nobody asked for another place."""
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 << 30))
+    (tmp_path / "memory").mkdir()
+    return tmp_path / "memory"
 
 
 def test_a_living_run_is_not_abandoned(home: Path) -> None:
@@ -21,7 +37,7 @@ def test_a_living_run_is_not_abandoned(home: Path) -> None:
     assert not is_abandoned(f"{run.id}_gw1_7:some:key")
     assert run.is_mine
     assert run.folder.stat().st_mode & 0o077 == 0
-    run.remove_folder()
+    run.remove_folders()
     assert list(home.iterdir()) == []
 
 
@@ -52,13 +68,37 @@ def test_names_of_others_are_let_be(home: Path) -> None:
         assert not is_abandoned(name)
 
 
-def test_folders_of_killed_runs_go_with_the_next(home: Path) -> None:
+def test_folders_of_killed_runs_go_with_the_next(home: Path, memory: Path) -> None:
     run = Run.begin()
     host, _, began, rest = run.id.removeprefix("tfk_").split("_")
-    dead, theirs = home / f"tfk_{host}_4194999_{began}_{rest}_x", home / "tfk_theirs"
-    dead.mkdir()
-    theirs.mkdir()
-    Run.begin()
-    assert not dead.exists()
-    assert theirs.exists()
+    for place in (home, memory):
+        dead, theirs = place / f"tfk_{host}_4194999_{began}_{rest}_x", place / "tfk_theirs"
+        dead.mkdir()
+        theirs.mkdir()
+        Run.begin()
+        assert not dead.exists()
+        assert theirs.exists()
     assert run.folder.exists()
+    assert run.database_folder.exists()
+
+
+def test_databases_are_in_memory_where_there_is_such_a_folder(home: Path, memory: Path) -> None:
+    run = Run.begin()
+    assert (run.folder.parent, run.database_folder.parent) == (home, memory)
+    assert run.database_folder.stat().st_mode & 0o077 == 0
+    run.remove_folders()
+    assert [*home.iterdir(), *memory.iterdir()] == []
+
+
+def test_databases_are_where_temporary_files_were_asked_to_be(
+    home: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(home))
+    assert Run.begin().database_folder.is_relative_to(home)
+
+
+def test_databases_are_not_in_a_memory_that_they_would_fill(
+    home: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=(1 << 30) - 1))
+    assert Run.begin().database_folder.is_relative_to(home)

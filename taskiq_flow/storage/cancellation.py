@@ -1,0 +1,77 @@
+"""Work that a caller who is cancelled must not tear to pieces, such as opening and closing a connection."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+__all__ = ["Caller", "forget_outcome", "in_own_task"]
+
+T = TypeVar("T")
+
+
+class Caller:
+    """Whoever waits for work in a task of its own: one who is cancelled leaves, which interrupts parts of it only.
+
+    :param patience: seconds that a caller who has left lets pass before the first of these parts; then the work is
+        cancelled all the same.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._has_left = False
+        self._has_begun = False
+        self._interruptible: asyncio.Task[Any] | None = None
+
+    @contextmanager
+    def may_interrupt(self) -> Iterator[None]:
+        """Let the work inside be cancelled, once, when the caller leaves, or at once if that has happened.
+
+        :raises asyncio.CancelledError: the caller has left.
+        """
+        self._has_begun = True
+        if self._has_left:
+            raise asyncio.CancelledError
+        self._interruptible = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._interruptible = None
+
+    def leave(self, running: "asyncio.Task[Any]") -> None:
+        """Interrupt what runs, if it may be."""
+        self._has_left = True
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+        elif not self._has_begun:
+            asyncio.get_running_loop().call_later(self._patience, self._lose_patience, running)
+
+    def _lose_patience(self, running: "asyncio.Task[Any]") -> None:
+        if not self._has_begun:
+            running.cancel()
+
+
+async def in_own_task(work: Callable[[Caller], Coroutine[Any, Any, T]], patience: float) -> T:
+    """Return what ``work`` returns; however often the caller is cancelled, ``work`` is only once, and where it allows.
+
+    A caller that is cancelled waits for the end of the work. A second cancellation makes it wait no longer: a time-out
+    of anyio's cancels again and again until it is obeyed.
+
+    :param work: is given its caller.
+    :param patience: see :class:`Caller`.
+    """
+    caller = Caller(patience)
+    running = asyncio.ensure_future(work(caller))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(forget_outcome)
+        caller.leave(running)
+        await asyncio.wait([running])
+        raise
+
+
+def forget_outcome(running: "asyncio.Future[T]") -> None:
+    """Ask for an error that nobody is left to be told of, so that asyncio does not complain that nobody did."""
+    if not running.cancelled():
+        running.exception()
