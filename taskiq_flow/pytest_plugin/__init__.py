@@ -16,7 +16,7 @@ Loaded in every pytest of everybody who has it installed: it imports no taskiq, 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskiq_flow.pytest_plugin import options, report
-from taskiq_flow.pytest_plugin.run import Run
 
 pytest.register_assert_rewrite("taskiq_flow.pytest_plugin.contract")
 
@@ -40,11 +39,12 @@ if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.contract import CacheAdapterContract as CacheAdapterContract
     from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
     from taskiq_flow.pytest_plugin.faults import StorageFaults
+    from taskiq_flow.pytest_plugin.run import Run
     from taskiq_flow.storage.backend import BackendAdapter
     from taskiq_flow.storage.base import BaseStorageAdapter
 
 _SETTINGS = pytest.StashKey[options.Settings]()
-_RUN = pytest.StashKey[Run]()
+_RUN = pytest.StashKey["Run"]()
 _BACKENDS = pytest.StashKey["Backends"]()
 _OPENED = pytest.StashKey[list["FlowBroker | BackendAdapter"]]()
 
@@ -88,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SETTINGS] = options.read_settings(config)
     config.pluginmanager.register(report.StorageReport(config.stash[_SETTINGS]), "taskiq_flow_report")
     if shared := getattr(config, "workerinput", {}).get("taskiq_flow_run"):
+        from taskiq_flow.pytest_plugin.run import Run
+
         config.stash[_RUN] = Run.of_worker(shared)
 
 
@@ -103,14 +105,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _backends(config).close()
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    """Say which backends will run, and where each real one is going to come from."""
-    from taskiq_flow.pytest_plugin.servers import ServerPool
-
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which backends will run; and under pytest-xdist, whose controller collects no tests, on which servers."""
     settings = config.stash[_SETTINGS]
-    pool = ServerPool(Path(), "", os.getpid(), settings.servers)  # only asked for its plans: it starts nothing
-    plans = {kind: pool.plan(kind) for kind in settings.backends if kind in settings.servers}
-    return report.header(settings.backends, plans, settings.backends_origin)
+    servers = _plan(config, settings.backends) if config.getoption("dist", "no") != "no" else []
+    return [report.header(settings.backends, settings.backends_origin), *servers]
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Say where the servers that the collected tests need are going to come from."""
+    return [] if config.get_verbosity() < 0 else _plan(config, _backends_of(items))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -136,12 +140,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     option = session.config.option
     if option.collectonly or option.setupplan or session.testsfailed:
         return
-    names: set[str] = {
-        str(item.callspec.params.get("_storage_backend_name"))
-        for item in session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and not item.get_closest_marker("skip")
-    }
-    if servers := names & session.config.stash[_SETTINGS].servers.keys():
+    if servers := _backends_of(session.items) & session.config.stash[_SETTINGS].servers.keys():
         _backends(session.config).prepare(servers)
 
 
@@ -364,13 +363,35 @@ def _warn_of_namesake(config: pytest.Config) -> None:
         config.issue_config_time_warning(pytest.PytestConfigWarning(message), stacklevel=2)
 
 
+def _plan(config: pytest.Config, backends: Collection[str]) -> list[str]:
+    """Return the line that says where the servers of these backends are going to come from."""
+    settings = config.stash[_SETTINGS]
+    if not (kinds := [kind for kind in settings.backends if kind in backends and kind in settings.servers]):
+        return []
+    from taskiq_flow.pytest_plugin.servers import ServerPool
+
+    pool = ServerPool(Path(), "", os.getpid(), settings.servers)  # only asked for its plans: it starts nothing
+    return report.plan({kind: pool.plan(kind) for kind in kinds})
+
+
+def _backends_of(items: list[pytest.Item]) -> set[str]:
+    """Return the backends that tests will run on."""
+    return {
+        str(item.callspec.params.get("_storage_backend_name"))
+        for item in items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and not item.get_closest_marker("skip")
+    }
+
+
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":
     stash: pytest.Stash = request.node.stash
     return stash.setdefault(_OPENED, [])
 
 
-def _run(config: pytest.Config) -> Run:
+def _run(config: pytest.Config) -> "Run":
     if (run := config.stash.get(_RUN, None)) is None:
+        from taskiq_flow.pytest_plugin.run import Run
+
         run = config.stash[_RUN] = Run.begin()
     return run
 

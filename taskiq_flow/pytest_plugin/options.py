@@ -6,7 +6,6 @@ which lists the good ones.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +64,7 @@ _IMAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What this run was asked for."""
 
     backends: tuple[str, ...]

@@ -117,7 +117,7 @@ def test_a_server_given_by_url_is_used(inner: InnerRun, started: Started, kind: 
     url = re.sub(r"^[a-z+]+", kind, started(kind).url)  # as a user writes it: mysql://…, valkey://…
     result = inner(ONE_TEST, f"--storage-backends={kind}", f"--storage-{kind}-url={url}", f"--storage-require={kind}")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([f"storage backends: {kind} (url {kind}://*:[*][*][*]@*", f"{kind} * 1 passed in *"])
+    result.stdout.fnmatch_lines([f"storage servers: {kind} (url {kind}://*:[*][*][*]@*", f"{kind} * 1 passed in *"])
     assert str(urlsplit(url).password) not in result.stdout.str()
 
 

@@ -35,7 +35,24 @@ def test_ini_selects_backends_and_option_goes_before_it(inner: InnerRun) -> None
     result = inner(ONE_TEST, "-v", ini="storage_backends = memory, sqlite")
     assert ran(result) == ["memory", "sqlite"]
     result.stdout.fnmatch_lines(["storage backends: memory, sqlite [[]ini storage_backends]"])
+    result.stdout.no_fnmatch_line("storage servers:*")
     assert ran(inner(ONE_TEST, "-v", "--storage-backends=fakeredis", ini="storage_backends = memory")) == ["fakeredis"]
+
+
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")], ids=["one process", "xdist"])
+def test_where_servers_will_come_from_is_said_before_the_tests(inner: InnerRun, workers: tuple[str, ...]) -> None:
+    result = inner(ONE_TEST, *workers, "--storage-backends=memory,redis,postgres", "--storage-servers=url")
+    result.stdout.fnmatch_lines(
+        [
+            "storage backends: memory, redis, postgres *",
+            "storage servers: redis (unavailable: url: none given), postgres (unavailable: *",
+        ]
+    )
+
+
+def test_servers_that_no_test_needs_are_not_mentioned(inner: InnerRun) -> None:
+    inner("def test_it(): pass", "-v").stdout.no_fnmatch_line("storage servers:*")
+    inner(ONE_TEST, "-q").stdout.no_fnmatch_line("storage servers:*")
 
 
 def test_marker_narrows_the_selection(inner: InnerRun) -> None:

@@ -7,7 +7,7 @@ import pytest
 from taskiq_flow.pytest_plugin.options import BACKENDS, Settings
 from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, test_name
 
-__all__ = ["StorageReport", "header", "note", "written"]
+__all__ = ["StorageReport", "header", "note", "plan", "written"]
 
 _BACKEND = "storage_backend"
 _SERVER = "storage_server"
@@ -15,10 +15,15 @@ _NO_TOTALS = -2  # the verbosity, -qq, at which pytest keeps its own to itself
 _OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 
-def header(backends: tuple[str, ...], plans: dict[str, str], origin: str) -> str:
-    """Return the report header's line: each backend, and where a real one comes from."""
-    shown = ", ".join(f"{name} ({plans[name]})" if name in plans else name for name in backends)
-    return f"storage backends: {shown}{f' [{origin}]' if origin else ''}"
+def header(backends: tuple[str, ...], origin: str) -> str:
+    """Return the report header's line: each backend, and where that was said."""
+    return f"storage backends: {', '.join(backends)}{f' [{origin}]' if origin else ''}"
+
+
+def plan(servers: dict[str, str]) -> list[str]:
+    """Return the lines that say where each server is going to come from."""
+    shown = ", ".join(f"{name} ({origin})" for name, origin in servers.items())
+    return [f"storage servers: {shown}"]
 
 
 def note(item: pytest.Item, name: str, *server: str) -> None:
@@ -71,13 +76,15 @@ class StorageReport:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Print the totals and what differs, where a test used a storage."""
-        from taskiq_flow.pytest_plugin.report import text
-
         if self._matrix.tests and terminalreporter.verbosity > _NO_TOTALS:
+            from taskiq_flow.pytest_plugin.report import text
+
             terminalreporter.write_sep("=", "storage backends")
             for line in [*self.lines(), *text.divergences(self._matrix)]:
                 terminalreporter.write_line(line)
         if self._settings.matrix:
+            from taskiq_flow.pytest_plugin.report import text
+
             terminalreporter.write_sep("=", "storage matrix")
             for line in text.table(self._matrix):
                 terminalreporter.write_line(line)

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskiq_flow.pytest_plugin.options import BACKENDS
 
@@ -20,8 +19,7 @@ class UnreadableReport(ValueError):  # noqa: N818 - it is what it says
     """A file is no report of this plugin's."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one test did on one storage."""
 
     outcome: str
@@ -40,14 +38,18 @@ class Outcome:
         return Outcome(telling.outcome, self.seconds + phase.seconds, telling.reason, telling.details)
 
 
-@dataclass
 class Matrix:
-    """Tests × storages."""
+    """Tests × storages.
 
-    servers: dict[str, str] = field(default_factory=dict)
-    """What each storage was: program, version and origin."""
-    tests: dict[str, dict[str, Outcome]] = field(default_factory=dict)
-    """Each test's outcomes, by storage."""
+    :param servers: what each storage was: program, version and origin.
+    :param tests: each test's outcomes, by storage.
+    """
+
+    def __init__(
+        self, servers: dict[str, str] | None = None, tests: dict[str, dict[str, Outcome]] | None = None
+    ) -> None:
+        self.servers = servers or {}
+        self.tests = tests or {}
 
     @property
     def backends(self) -> list[str]:
@@ -72,7 +74,8 @@ class Matrix:
     def to_json(self) -> str:
         """Return the whole as JSON."""
         tests = {
-            test: {name: asdict(outcome) for name, outcome in outcomes.items()} for test, outcomes in self.tests.items()
+            test: {name: outcome._asdict() for name, outcome in outcomes.items()}
+            for test, outcomes in self.tests.items()
         }
         return json.dumps({"taskiq_flow_matrix": _FORMAT, "servers": self.servers, "tests": tests}, indent=1)
 

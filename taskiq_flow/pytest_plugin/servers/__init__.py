@@ -16,11 +16,22 @@ address.
 ``urls``        addresses in messages: never with their passwords
 ==============  ==================================================================================================
 
-Importing this package loads no driver, no Docker client and nothing else that costs time.
+Importing this package loads no driver, no Docker client and nothing else that costs time: every pytest pays for it.
 """
 
-from .kinds import KINDS
-from .model import SOURCES, Server, ServerSettings, ServerUnavailable
-from .pool import ServerPool
+from typing import TYPE_CHECKING, Any
+
+from .model import KINDS, SOURCES, Server, ServerSettings, ServerUnavailable
+
+if TYPE_CHECKING:
+    from .pool import ServerPool
 
 __all__ = ["KINDS", "SOURCES", "Server", "ServerPool", "ServerSettings", "ServerUnavailable"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ServerPool":
+        from .pool import ServerPool
+
+        return ServerPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What differs between kinds of servers: a new one is a module with a :class:`Kind`, and a line in :data:`KINDS`."""
+"""What differs between kinds of servers: a new one is a module with a :class:`Kind`, and a line in ``KINDS``."""
 
 import signal
 from abc import ABC, abstractmethod
@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-__all__ = ["KINDS", "Kind", "Launch", "Wheel", "load_kind"]
+from .model import KINDS
 
-KINDS: Mapping[str, str] = {
-    "redis": "redis.RedisKind",
-    "postgres": "postgres.PostgresKind",
-    "valkey": "valkey.ValkeyKind",
-    "mysql": "mysql.MySQLKind",
-}
-"""Each kind's name, and its class in this package: loaded when it is asked for."""
+__all__ = ["Kind", "Launch", "Wheel", "load_kind"]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol, TypeAlias
 
-from .kinds import KINDS
 from .urls import mask
 
 __all__ = [
+    "KINDS",
     "SOURCES",
     "Ready",
     "Server",
@@ -20,6 +20,13 @@ __all__ = [
     "require_posix",
 ]
 
+KINDS: Mapping[str, str] = {
+    "redis": "redis.RedisKind",
+    "postgres": "postgres.PostgresKind",
+    "valkey": "valkey.ValkeyKind",
+    "mysql": "mysql.MySQLKind",
+}
+"""Each kind's name, and its class in this package: loaded when it is asked for."""
 SOURCES = ("url", "docker", "local", "wheel")
 """Where a server can come from, in the order in which they are tried unless settings say otherwise."""
 
