@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
+from inspect import signature
 from traceback import walk_tb
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -37,7 +38,7 @@ except ImportError as error:
     raise MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis") from error
 
 
-__all__ = ["DRIVER_INFO", "RedisStorageAdapter", "client_options", "cluster_client_options"]
+__all__ = ["GREETING", "RedisStorageAdapter", "client_options", "cluster_client_options"]
 
 # redis-py types every command as "awaitable or not", for its synchronous and asynchronous clients at once.
 Client: TypeAlias = Any
@@ -46,12 +47,19 @@ _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _PLAIN_SCHEMES = ("redis", "rediss", "unix")
 
-DRIVER_INFO: dict[str, Any] = {}
-"""What redis-py tells servers of itself: without it, each connection looks its version up in the package's files."""
+GREETING: dict[str, Any] = {}
+"""What connections of redis-py's are to say when they open, and what not."""
 with suppress(ImportError):  # redis-py below 7
     from redis.driver_info import DriverInfo
 
-    DRIVER_INFO["driver_info"] = DriverInfo()
+    # Else each connection looks redis-py's version up, in the files of the package.
+    GREETING["driver_info"] = DriverInfo()
+if "maint_notifications_config" in signature(Redis).parameters:  # redis-py 8.1
+    from redis.maint_notifications import MaintNotificationsConfig
+
+    # Else each connection asks for word of maintenance, which servers other than Redis Enterprise refuse; on that word
+    # redis-py would change time-outs, and close connections, of calls that are under way.
+    GREETING["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
 
 _UNREACHABLE = (
     redis_errors.ConnectionError,
@@ -330,7 +338,7 @@ def client_options(connect_timeout: float) -> dict[str, Any]:
         "socket_timeout": None,
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError,)),
         "retry_on_error": [redis_errors.ConnectionError],
-        **DRIVER_INFO,
+        **GREETING,
     }
 
 
@@ -341,7 +349,7 @@ def cluster_client_options(connect_timeout: float) -> dict[str, Any]:
     again what they had sent already.
     """
     options = {name: option for name, option in client_options(connect_timeout).items() if name.startswith("socket_")}
-    return {**options, "reinitialize_steps": 0}
+    return {**options, **GREETING, "reinitialize_steps": 0}
 
 
 def _factory_for(url: str, connect_timeout: float, max_connections: int) -> Callable[[], Client]:
