@@ -388,21 +388,24 @@ async def test_how_clients_are_made(url: str, tls: bool) -> None:
         assert settings["retry"]._supported_errors == (RedisConnectionError,), "others are not worth another try"
 
 
-async def test_a_connection_does_not_ask_for_word_of_maintenance() -> None:
+@pytest.mark.parametrize("query", ["", "?lib_name=mine&lib_version=7"])
+@pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated:DeprecationWarning")
+async def test_a_connection_says_no_more_than_it_must(query: str) -> None:
     heard = bytearray()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while commands := await reader.read(1000):
             heard.extend(commands)
-            writer.write(b"%1\r\n+proto\r\n:3\r\n" if b"HELLO" in commands else b"+OK\r\n" * commands.count(b"*"))
+            hello = b"%1\r\n+proto\r\n:3\r\n" if b"HELLO" in commands else b""
+            writer.write(hello + b"+OK\r\n" * (commands.count(b"*") - bool(hello)))
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with RedisStorageAdapter(f"redis://127.0.0.1:{port}?protocol=3") as adapter:
+        async with RedisStorageAdapter(f"redis://127.0.0.1:{port}{query}") as adapter:
             await adapter.set("key", 1)
-    assert b"HELLO" in heard
     assert b"SET" in heard
+    assert (b"CLIENT" in heard) == (b"mine" in heard) == (query != ""), "unless told to, it does not introduce itself"
     assert b"MAINT_NOTIFICATIONS" not in heard
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import fakeredis
 
-from taskiq_flow.storage.redis import GREETING, RedisStorageAdapter
+from taskiq_flow.storage.redis import QUIET, RedisStorageAdapter
 
 if TYPE_CHECKING:
     from taskiq_flow.config import TaskiqFlowConfig
@@ -38,7 +38,7 @@ def _build(url: str, config: "TaskiqFlowConfig") -> "BaseStorageAdapter":
     return RedisStorageAdapter(
         ttl_seconds=config.storage_ttl_seconds,
         namespace=config.storage_namespace,
-        client_factory=lambda: fakeredis.FakeAsyncRedis(server=fake, **GREETING),
+        client_factory=lambda: fakeredis.FakeAsyncRedis(server=fake, **QUIET),
         address=url,
         connect_timeout=config.storage_connect_timeout,
         operation_timeout=config.storage_operation_timeout,

@@ -38,7 +38,7 @@ except ImportError as error:
     raise MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis") from error
 
 
-__all__ = ["GREETING", "RedisStorageAdapter", "client_options", "cluster_client_options"]
+__all__ = ["QUIET", "RedisStorageAdapter", "client_options", "cluster_client_options"]
 
 # redis-py types every command as "awaitable or not", for its synchronous and asynchronous clients at once.
 Client: TypeAlias = Any
@@ -47,19 +47,22 @@ _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _PLAIN_SCHEMES = ("redis", "rediss", "unix")
 
-GREETING: dict[str, Any] = {}
-"""What connections of redis-py's are to say when they open, and what not."""
-with suppress(ImportError):  # redis-py below 7
+QUIET: dict[str, Any] = {}
+"""Options with which a connection that opens says what it must, and nothing else."""
+if "driver_info" in (_options := signature(Redis).parameters):  # redis-py 7.1
     from redis.driver_info import DriverInfo
 
-    # Else each connection looks redis-py's version up, in the files of the package.
-    GREETING["driver_info"] = DriverInfo()
-if "maint_notifications_config" in signature(Redis).parameters:  # redis-py 8.1
+    # Else each connection tells redis-py's version, which it looks up in the package's files, and waits for the answer:
+    # servers before 7.2 refuse it.
+    QUIET["driver_info"] = DriverInfo(name="", lib_version="")
+else:
+    QUIET |= {"lib_name": None, "lib_version": None}
+if "maint_notifications_config" in _options:  # redis-py 8.1
     from redis.maint_notifications import MaintNotificationsConfig
 
     # Else each connection asks for word of maintenance, which servers other than Redis Enterprise refuse; on that word
     # redis-py would change time-outs, and close connections, of calls that are under way.
-    GREETING["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    QUIET["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
 
 _UNREACHABLE = (
     redis_errors.ConnectionError,
@@ -338,7 +341,7 @@ def client_options(connect_timeout: float) -> dict[str, Any]:
         "socket_timeout": None,
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError,)),
         "retry_on_error": [redis_errors.ConnectionError],
-        **GREETING,
+        **QUIET,
     }
 
 
@@ -349,7 +352,7 @@ def cluster_client_options(connect_timeout: float) -> dict[str, Any]:
     again what they had sent already.
     """
     options = {name: option for name, option in client_options(connect_timeout).items() if name.startswith("socket_")}
-    return {**options, **GREETING, "reinitialize_steps": 0}
+    return {**options, **QUIET, "reinitialize_steps": 0}
 
 
 def _factory_for(url: str, connect_timeout: float, max_connections: int) -> Callable[[], Client]:
@@ -363,10 +366,11 @@ def _factory_for(url: str, connect_timeout: float, max_connections: int) -> Call
         known = ", ".join(f"{known}://" for known in (*_PLAIN_SCHEMES, *_VALKEY_SCHEMES, *_CLUSTER_SCHEMES))
         raise ConfigurationError(f"{masked(url)!r} is no URL of a Redis server; known schemes: {known}")
     _try_out(url, plain_url)
+    options = (cluster_client_options if scheme in _CLUSTER_SCHEMES else client_options)(connect_timeout)
+    if "lib_" in plain_url.partition("?")[2]:  # lib_name and lib_version, which redis-py has another parameter for
+        options.pop("driver_info", None)
     if scheme in _CLUSTER_SCHEMES:
-        of_clusters = cluster_client_options(connect_timeout)
-        return lambda: RedisCluster.from_url(plain_url, max_connections=max_connections, **of_clusters)
-    options = client_options(connect_timeout)
+        return lambda: RedisCluster.from_url(plain_url, max_connections=max_connections, **options)
 
     def make() -> Client:
         pool = BlockingConnectionPool.from_url(plain_url, max_connections=max_connections, timeout=None, **options)
