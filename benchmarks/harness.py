@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks import stopwatch
 from benchmarks.projects import (
     ASYNC,
+    ASYNCPG,
     BACKENDS,
     BARE_BROKER,
     BROKER,
@@ -33,6 +34,7 @@ from benchmarks.projects import (
     KIT,
     POSTGRESQL,
     PROJECTS,
+    REDIS_PY,
     REDISDB,
     SERVERS,
     STORAGE,
@@ -98,7 +100,9 @@ def run_pytest(source: str, arguments: Sequence[str], environment: Mapping[str, 
     with tempfile.TemporaryDirectory(prefix="taskiq-flow-bench-") as name:
         folder = Path(name)
         (folder / "test_bench.py").write_text(source)
-        (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+        (folder / "pytest.ini").write_text(
+            "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+        )
         times = folder / "times.json"
         settings = {**environment, stopwatch.FILE: str(times), "PYTHONPATH": str(ROOT)}
         if alone:
@@ -111,7 +115,7 @@ def run_pytest(source: str, arguments: Sequence[str], environment: Mapping[str, 
         seconds, cpu = time.monotonic() - began, cpu_of_children() - worked
         tests = json.loads(times.read_text()) if times.exists() else []
     if done.returncode or any(test["failed"] for test in tests):
-        last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
+        last = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()][-3:]
         raise Unmeasured(" / ".join(last))
     return Outcome(began, seconds, cpu, tests)
 
@@ -228,7 +232,7 @@ def what_a_test_pays(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
                 tell(f"round {turn + 1} of {effort.rounds}: {project.name}")
                 costs.measure(project, effort.tests, environment)
     raw["milliseconds of a test, in each run"] = asdict(costs)
-    peers = {"redis": (REDISDB,), "postgres": (POSTGRESQL,)}
+    peers = {"redis": (REDIS_PY, REDISDB), "postgres": (ASYNCPG, POSTGRESQL)}
     for backend in BACKENDS:
         yield costs.row(STORAGE[backend], 4 if backend in {"postgres", "mysql"} else 2, *peers.get(backend, ()))
     yield costs.row(CLOCK, 0.2, FREEZEGUN)

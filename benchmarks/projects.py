@@ -73,6 +73,56 @@ BROKER = {
 }
 CLOCK = Project("frozen_clock", "frozen_clock", "frozen_clock.tick(1)", plugins=(KIT,))
 
+# --- drivers alone, on the same servers: what it costs to connect on a test's own event loop --------------------------
+
+ASYNCPG = Project(
+    "asyncpg itself",
+    "connection",
+    """\
+await connection.execute(
+    "INSERT INTO bench VALUES ('key', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value", number
+)
+assert await connection.fetchval("SELECT value FROM bench WHERE key = 'key'") == number""",
+    plugins=(ASYNC,),
+    backend="postgres",
+    prelude="""\
+import asyncio, asyncpg
+from os import environ
+
+URL = environ["TASKIQ_FLOW_TEST_POSTGRES_URL"].replace("+asyncpg", "")
+
+async def create() -> None:
+    connection = await asyncpg.connect(URL)
+    await connection.execute("CREATE TABLE IF NOT EXISTS bench (key text PRIMARY KEY, value int)")
+    await connection.close()
+
+asyncio.run(create())
+
+@pytest.fixture
+async def connection():
+    connection = await asyncpg.connect(URL)
+    yield connection
+    await connection.close()
+""",
+)
+REDIS_PY = Project(
+    "redis-py itself",
+    "client",
+    'await client.set("key", number)\nassert await client.get("key") == str(number).encode()',
+    plugins=(ASYNC,),
+    backend="redis",
+    prelude="""\
+from os import environ
+from redis.asyncio import Redis
+
+@pytest.fixture
+async def client():
+    client = Redis.from_url(environ["TASKIQ_FLOW_TEST_REDIS_URL"])
+    yield client
+    await client.aclose()
+""",
+)
+
 # --- the peers, on the same servers ----------------------------------------------------------------------------------
 
 REDISDB = Project(
@@ -143,5 +193,6 @@ def broker():
 """,
 )
 PROJECTS = (
-    *WITHOUT.values(), UNUSED, *STORAGE.values(), REDISDB, POSTGRESQL, CLOCK, FREEZEGUN, *BROKER.values(), BARE_BROKER
+    *WITHOUT.values(), UNUSED, *STORAGE.values(), REDIS_PY, ASYNCPG, REDISDB, POSTGRESQL, CLOCK, FREEZEGUN,
+    *BROKER.values(), BARE_BROKER,
 )  # fmt: skip

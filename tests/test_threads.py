@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from taskiq_flow.storage.threads import Threads
+from taskiq_flow.storage.threads import Threads, end_spare_threads
 
 
 class Work:
@@ -163,6 +163,45 @@ async def test_who_ends_them_does_not_wait() -> None:
     assert await running == "done"
 
 
+def test_who_hands_them_on_spares_the_next_owner_to_start_any() -> None:
+    first, wider, second = Threads(3), Threads(4), Threads(3)
+    thread = asyncio.run(first.run(threading.current_thread))
+    first.hand_on()
+    assert asyncio.run(wider.run(threading.current_thread)) is not thread, "these are to be four at the most"
+    assert asyncio.run(second.run(threading.current_thread)) is thread
+    assert asyncio.run(first.run(threading.current_thread)) is not thread, "it has an owner already"
+    for threads in (first, wider, second, Threads(5)):
+        threads.end()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_spare_threads_can_be_ended() -> None:
+    threads = Threads(3)
+    thread = asyncio.run(threads.run(threading.current_thread))
+    threads.hand_on()
+    threads.hand_on()
+    threads.end()
+    assert thread.is_alive()
+    end_spare_threads()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_threads_at_work_are_not_handed_on() -> None:
+    work = Work()
+    threads, others = Threads(1), Threads(1)
+    running = asyncio.ensure_future(threads.run(work.in_thread))
+    await asyncio.to_thread(work.begun.wait, 10)
+    threads.hand_on()
+    assert await others.run(lambda: "at once") == "at once"
+    assert await threads.run(lambda: "at once") == "at once"
+    work.may_end.set()
+    assert await running == "done"
+    threads.end()
+    others.end()
+
+
 async def test_people_can_tell_whose_they_are() -> None:
     threads = Threads(1)
     assert (await threads.run(threading.current_thread)).name.startswith("taskiq-flow")
@@ -179,12 +218,16 @@ async def test_work_sees_the_context_of_its_caller() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
 def test_a_forked_process_starts_its_own() -> None:
-    threads = Threads(1)
+    threads, spare = Threads(1), Threads(1)
+    asyncio.run(spare.run(threading.get_ident))
     asyncio.run(threads.run(threading.get_ident))
+    spare.hand_on()
     if (child := os.fork()) == 0:
         with suppress(BaseException):
-            os._exit(asyncio.run(asyncio.wait_for(threads.run(lambda: 7), 10)))
+            others = [asyncio.run(asyncio.wait_for(own.run(lambda: 3), 10)) for own in (threads, Threads(1))]
+            os._exit(1 + sum(others))
         os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
     threads.end()
+    end_spare_threads()

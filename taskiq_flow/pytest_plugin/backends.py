@@ -123,7 +123,10 @@ class Backends:
                 self._clear_given_servers()
             self.janitor.close()
             if self._sqlite_keeper is not None:
+                from taskiq_flow.storage.threads import end_spare_threads
+
                 self._sqlite_keeper.close()
+                end_spare_threads()
         finally:
             if self._run.is_mine:
                 self.pool.close()

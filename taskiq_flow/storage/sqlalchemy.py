@@ -129,7 +129,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
                 event.listen(engine.sync_engine.pool, "close", _terminate)
             self._async_engines.close_from_outside()
         self._dispose_sync_engine()
-        self._threads.end()
+        self._threads.hand_on()
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
@@ -436,6 +436,7 @@ def _terminate(connection: Any, _record: ConnectionPoolEntry) -> None:
         connection.driver_connection.terminate()
 
 
+@lru_cache(maxsize=64)
 def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:
     """Return the URL with a driver that fits the mode, and its dialect.
 

@@ -3,22 +3,26 @@
 import asyncio
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
 from taskiq_flow.storage.cancellation import forget_outcome
 
-__all__ = ["Threads"]
+__all__ = ["Threads", "end_spare_threads"]
 
 T = TypeVar("T")
 
 _PATIENCE = 0.25
 """Seconds that a time-out may be late, to see the end of what is nearly done."""
+
+_spare: dict[tuple[int, int], list[ThreadPoolExecutor]] = defaultdict(list)
+"""Idle threads that were handed on, by process (a fork takes along none) and by how many they may become."""
 
 
 class Threads:
@@ -34,6 +38,7 @@ class Threads:
         self._at_most = at_most
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
+        self._at_work: set[Future[Any]] = set()
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -63,8 +68,31 @@ class Threads:
         if executor is not None:
             executor.shutdown(wait=False)
 
+    def hand_on(self) -> None:
+        """Leave the threads to the next owner, who need not start any: for test kits, where each test has owners of its
+        own. Those that have work to do end after it. See :func:`end_spare_threads`.
+        """
+        with self._lock:
+            if self._executor is not None and self._process == os.getpid() and not self._at_work:
+                _spare[self._process, self._at_most].append(self._executor)
+                self._executor = None
+        self.end()
+
     def _begin(self, work: Callable[[], T]) -> "Future[T]":
         with self._lock:
             if self._executor is None or self._process != os.getpid():  # of threads, a fork takes along none
-                self._executor, self._process = ThreadPoolExecutor(self._at_most, "taskiq-flow"), os.getpid()
-            return self._executor.submit(partial(copy_context().run, work))
+                self._process, self._at_work = os.getpid(), set()
+                spare = _spare[self._process, self._at_most]
+                self._executor = spare.pop() if spare else ThreadPoolExecutor(self._at_most, "taskiq-flow")
+            running = self._executor.submit(partial(copy_context().run, work))
+            self._at_work.add(running)
+        # The first of its callbacks: who is told of the outcome may hand the threads on.
+        running.add_done_callback(self._at_work.discard)
+        return running
+
+
+def end_spare_threads() -> None:
+    """End the threads that were handed on and have no owner yet."""
+    for executors in _spare.values():
+        while executors:
+            executors.pop().shutdown(wait=False)
