@@ -436,7 +436,6 @@ def _terminate(connection: Any, _record: ConnectionPoolEntry) -> None:
         connection.driver_connection.terminate()
 
 
-@lru_cache(maxsize=64)
 def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:
     """Return the URL with a driver that fits the mode, and its dialect.
 
