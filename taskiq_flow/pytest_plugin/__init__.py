@@ -243,10 +243,9 @@ def make_storage_adapter(
     made: list[BackendAdapter] = []
 
     def make(ttl_seconds: float | None = None, namespace: str | None = None) -> "BaseStorageAdapter":
-        own = storage_config.storage_namespace
-        config = storage_config.model_copy(
-            update={"storage_namespace": own if namespace is None else f"{own}-{namespace}"}
-        )
+        config = storage_config
+        if namespace is not None:
+            config = config.model_copy(update={"storage_namespace": f"{config.storage_namespace}-{namespace}"})
         adapter = StorageAdapterFactory.create_storage_adapter(config, ttl_seconds=ttl_seconds)
         if isinstance(adapter, BackendAdapter):
             made.append(adapter)
