@@ -88,6 +88,7 @@ def test_a_run_tells_where_storages_differ(run: pytest.RunResult, pytester: pyte
     assert matrix.backends == BACKENDS
     seen = {test.partition("::")[2]: [told[name].outcome for name in BACKENDS] for test, told in matrix.tests.items()}
     assert seen == OUTCOMES
+    assert list(seen) == list(OUTCOMES), "in the order of the file, whichever worker came first"
     (differs,) = (told for test, told in matrix.tests.items() if test.endswith("test_differs[2]"))
     assert differs["memory"].reason == "AssertionError: <b>only | the fake</b>"
     assert "def test_differs" in differs["memory"].details
@@ -200,6 +201,22 @@ def test_reports_of_several_jobs_are_merged(tmp_path: Path) -> None:
     assert merged.tests["a"]["redis"] == Outcome("failed", 2.0, "why", "all of it")
     assert set(merged.tests) == {"a", "b", "c"}
     assert list(merged.diverging()) == ["a"]
+
+
+def test_tests_stand_in_the_order_of_their_collection() -> None:
+    matrix = Matrix(tests={"c": {}, "b": {}, "new": {}, "a": {}})
+    matrix.sort(["a", "a", "b", "c"])
+    assert list(matrix.tests) == ["a", "b", "c", "new"]
+
+
+def test_reasons_stand_in_the_order_of_the_storages() -> None:
+    outcomes = {
+        "redis": Outcome("failed", reason="theirs"),
+        "memory": Outcome("failed", reason="ours"),
+        "sqlite": Outcome("passed"),
+    }
+    told = written(Matrix(tests={"test": outcomes}), ".md")
+    assert "| memory: `ours`<br>redis: `theirs` |" in told
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a run says about storages: which will run, how it went on each, and where they differ."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -48,6 +49,12 @@ class StorageReport:
         self._settings = settings
         self._matrix = Matrix()
         self._backends: dict[str, str] = {}
+        self._collected: Sequence[str] = ()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Note the order of the tests, in which those that run in parallel do not come to their ends."""
+        self._collected = ids
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of one test."""
@@ -69,6 +76,7 @@ class StorageReport:
         """Write the reports, whether or not there is a terminal to print a summary to."""
         if hasattr(session.config, "workerinput"):
             return  # the controller has them from all workers
+        self._matrix.sort(test_name(test, self._backends[test]) for test in self._collected if test in self._backends)
         for file in self._settings.reports:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(written(self._matrix, file.suffix), encoding="utf-8")

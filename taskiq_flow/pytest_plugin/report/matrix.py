@@ -1,7 +1,7 @@
 """``Matrix``: what each test did on each storage; it may be written as JSON, read again, and merged with others."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +70,10 @@ class Matrix:
             mine = self.tests.setdefault(test, {})
             for backend, outcome in outcomes.items():
                 mine[backend] = max(outcome, mine.get(backend, outcome), key=lambda one: _WEIGHT.index(one.outcome))
+
+    def sort(self, order: Iterable[str]) -> None:
+        """Put the tests in that order; those that are not in it are the last."""
+        self.tests = {test: self.tests[test] for test in (*dict.fromkeys(order), *self.tests)}
 
     def to_json(self) -> str:
         """Return the whole as JSON."""

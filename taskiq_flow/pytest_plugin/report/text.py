@@ -47,7 +47,11 @@ def markdown(matrix: Matrix) -> str:
 def _explained(matrix: Matrix, test: str) -> list[str]:
     """Return a test's row, with the reasons of the storages on which it did not pass."""
     outcomes = matrix.tests[test]
-    reasons = [f"{name}: {_code(_shortened(outcomes[name].reason))}" for name in outcomes if outcomes[name].reason]
+    reasons = [
+        f"{name}: {_code(_shortened(outcomes[name].reason))}"
+        for name in matrix.backends
+        if name in outcomes and outcomes[name].reason
+    ]
     return [_code(test), *_signs(matrix, test), "<br>".join(reasons)]
 
 
