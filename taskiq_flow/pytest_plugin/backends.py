@@ -81,7 +81,7 @@ class Backends:
     def __init__(self, settings: Settings, run: Run, worker: str) -> None:
         self._settings = settings
         self._run = run
-        self.pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers)
+        self.pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers, [run.database_folder])
         self._entered: set[str] = set()
         self._begin_process(worker)
 

@@ -8,12 +8,12 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+
+from taskiq_flow.pytest_plugin.machine import process_space, this_boot, uptime
 
 __all__ = ["Run", "is_abandoned"]
 
@@ -45,7 +45,7 @@ class Run:
             for left in place.glob("tfk_*"):
                 if is_abandoned(left.name):
                     shutil.rmtree(left, ignore_errors=True)
-        name = f"tfk_{_host()}_{os.getpid()}_{int(time.time())}_{token_hex(3)}"
+        name = f"tfk_{_host()}_{os.getpid()}_{uptime()}_{token_hex(3)}"
         folder = Path(tempfile.mkdtemp(prefix=f"{name}_", dir=on_disk))
         return cls(name, folder, os.getpid(), Path(tempfile.mkdtemp(prefix=f"{name}_", dir=in_memory or folder)))
 
@@ -87,19 +87,23 @@ def _folder_in_memory() -> Path | None:
 def is_abandoned(name: str) -> bool:
     """Return whether ``name`` begins with the identity of a run of this machine whose owner does not live any more.
 
-    False for anything else: names of other machines' runs, and all that is not ours.
+    False for anything else: names of other machines' runs, of runs before this machine was started again, and all that
+    is not ours.
     """
     identity = _IDENTITY.match(name)
     if identity is None or identity["host"] != _host():
         return False
-    import psutil
-
     try:
-        # A process that is younger than the run has only inherited the number.
-        return bool(psutil.Process(int(identity["pid"])).create_time() > int(identity["began"]) + 1)
+        import psutil
+    except ModuleNotFoundError:  # nothing is removed where nobody can tell
+        return False
+    try:
+        started = psutil.Process(int(identity["pid"])).create_time() - psutil.boot_time()
     except psutil.NoSuchProcess:
         return True
+    began = int(identity["began"])
+    return bool(began and started > began + 2)  # such a process has only inherited the number
 
 
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return hashlib.sha256(f"{process_space()} {this_boot()}".encode()).hexdigest()[:6]

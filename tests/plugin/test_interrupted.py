@@ -81,8 +81,9 @@ def test_nothing_stays(
 
 
 def _left(run: str, source: str) -> list[str]:
-    """Return what there is of a run: its folder, and its servers' folders and processes, or containers."""
-    found = [str(path) for path in Path(tempfile.gettempdir()).glob(f"{run}*")]
+    """Return what there is of a run: its folders, and its servers' folders and processes, or containers."""
+    places = (Path(tempfile.gettempdir()), Path("/dev/shm"))  # where SQLite's files are
+    found = [str(path) for place in places for path in place.glob(f"{run}*")]
     for home in leftovers.temporary_homes():
         for file in home.glob(f"{leftovers.PREFIX}*/{leftovers.RECORD}"):
             with contextlib.suppress(FileNotFoundError):

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import freezegun
 import pytest
 
 from taskiq_flow.pytest_plugin import run as run_module
@@ -52,7 +54,31 @@ def test_worker_takes_part_and_owns_nothing(home: Path, monkeypatch: pytest.Monk
 def test_dead_owners_and_reused_numbers_are_seen(home: Path) -> None:
     host, pid, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
     assert is_abandoned(f"tfk_{host}_4194999_{began}_{rest}"), "no process has this number"
-    assert is_abandoned(f"tfk_{host}_{pid}_{int(began) - 10_000_000}_{rest}"), "the process is younger than the run"
+    assert is_abandoned(f"tfk_{host}_{pid}_1_{rest}"), "the process is younger than the run"
+    assert not is_abandoned(f"tfk_{host}_{pid}_0_{rest}"), "a system that does not tell when the run began"
+
+
+def test_a_run_that_begins_at_a_frozen_time_is_alive(home: Path) -> None:
+    with freezegun.freeze_time("2000-01-01"):
+        run = Run.begin()
+    assert not is_abandoned(run.id)
+
+
+@pytest.mark.parametrize("differs", ["process_space", "this_boot"])
+def test_processes_elsewhere_are_not_judged(home: Path, differs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
+    monkeypatch.setattr(run_module, differs, lambda: "elsewhere")
+    host, *_ = Run.begin().id.removeprefix("tfk_").split("_")
+    name = f"tfk_{host}_4194999_{began}_{rest}"
+    assert is_abandoned(name)
+    monkeypatch.undo()
+    assert not is_abandoned(name), "a container or a machine of the same name has processes of its own"
+
+
+def test_nothing_is_abandoned_where_nobody_can_tell(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, _, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert not is_abandoned(f"tfk_{host}_4194999_{began}_{rest}")
 
 
 def test_names_of_others_are_let_be(home: Path) -> None:

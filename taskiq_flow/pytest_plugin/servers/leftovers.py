@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import stat
 import tempfile
 import time
@@ -19,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from taskiq_flow.pytest_plugin.machine import process_space
 
 from . import docker
 
@@ -30,15 +31,7 @@ _GRACE = 5.0  # seconds that a server has to end by itself
 _POLL = 0.01
 
 
-def _host() -> str:
-    """Return what process numbers on this machine are relative to: containers may share a host name."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-HOST = _host()
+HOST = process_space()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,14 +31,23 @@ class ServerPool:
     Every process of the run makes its own pool, with the same arguments; they meet in ``run_dir``, a folder that is
     private to the user and lives as long as the run. ``run_id`` names the run, in containers' names for example.
     ``owner_pid`` is the process that the run ends with (pytest itself, the controller under xdist): once it is gone,
-    so are the servers. ``settings`` has an entry for each kind that may be asked for.
+    so are the servers. ``settings`` has an entry for each kind that may be asked for. ``more_folders`` are the run's,
+    too: where it is killed, they go with the servers.
     """
 
-    def __init__(self, run_dir: Path, run_id: str, owner_pid: int, settings: Mapping[str, ServerSettings]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        run_id: str,
+        owner_pid: int,
+        settings: Mapping[str, ServerSettings],
+        more_folders: Sequence[Path] = (),
+    ) -> None:
         self._run_dir = run_dir
         self._run_id = run_id
         self._owner_pid = owner_pid
         self._settings = dict(settings)
+        self._more_folders = more_folders
         self._outcomes: dict[str, Server | ServerUnavailable] = {}
 
     def plan(self, kind: str) -> str:
@@ -157,6 +166,7 @@ class ServerPool:
         """
         job = {
             "run_dir": str(self._run_dir),
+            "more_folders": [str(folder) for folder in self._more_folders],
             "run_id": self._run_id,
             "owner_pid": self._owner_pid,
             "settings": asdict(settings),

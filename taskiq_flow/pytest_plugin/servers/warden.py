@@ -71,6 +71,7 @@ class _Warden:
         self._settings = ServerSettings(**{**settings, "sources": tuple(settings["sources"])})
         self._kind = load_kind(self._settings.kind)
         self._run_dir = Path(job["run_dir"])
+        self._more_folders = [Path(folder) for folder in job["more_folders"]]
         try:
             self._owner = leftovers.Process.of(job["owner_pid"])
         except ProcessLookupError:
@@ -83,7 +84,7 @@ class _Warden:
     def run(self, answered: Callable[[], None]) -> None:
         """Find or start the server, write the answer, tell, and hold the server until the run is over."""
         with ExitStack() as held:
-            held.callback(self._leave_run_dir)
+            held.callback(self._leave_folders)
             if not self._is_first(held):
                 return
             replace(self._record, warden=None).write(self._run_dir)
@@ -216,10 +217,11 @@ class _Warden:
         if self._over():
             raise _RunOver
 
-    def _leave_run_dir(self) -> None:
-        """Remove the run's folder where nobody else will: its owner was killed, or has removed it already."""
+    def _leave_folders(self) -> None:
+        """Remove the run's folders where nobody else will: its owner was killed, or has removed them already."""
         if not self._owner.alive() or not self._file("log").exists():
-            shutil.rmtree(self._run_dir, ignore_errors=True)
+            for folder in (self._run_dir, *self._more_folders):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
         self._terminated = True
