@@ -50,7 +50,7 @@ def _merge(chosen: argparse.Namespace) -> int:
     """
     try:
         from taskiq_flow.pytest_plugin.options import REPORT_FORMS
-        from taskiq_flow.pytest_plugin.report import text, written
+        from taskiq_flow.pytest_plugin.report import text, write
         from taskiq_flow.pytest_plugin.report.matrix import Matrix, UnreadableReport
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("taskiq_flow"):
@@ -68,8 +68,7 @@ def _merge(chosen: argparse.Namespace) -> int:
         for report in chosen.reports:
             merged.merge(Matrix.read(report))
         for file in chosen.output:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(written(merged, file.suffix), encoding="utf-8")
+            write(merged, file)
     except (OSError, UnreadableReport) as error:
         print(f"taskiq-flow: {error}", file=sys.stderr)
         return 1

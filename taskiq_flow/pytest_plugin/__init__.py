@@ -48,6 +48,8 @@ _RUN = pytest.StashKey["Run"]()
 _BACKENDS = pytest.StashKey["Backends"]()
 _OPENED = pytest.StashKey[list["FlowBroker | BackendAdapter"]]()
 
+_NOT_RUN = pytest.StashKey[bool]()
+
 _NOWHERE = "nowhere"
 
 
@@ -117,8 +119,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     return [] if config.get_verbosity() < 0 else _plan(config, _backends_of(items))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that uses a storage once for each backend."""
+    """Run a test that uses a storage once for each backend, which is the first of its parameters."""
     if "_storage_backend_name" not in metafunc.fixturenames:
         return
     selected = metafunc.config.stash[_SETTINGS].backends
@@ -134,6 +137,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("_storage_backend_name", chosen)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note which storage a test is to run on: fixtures may fail before that one which opens it."""
+    if (name := _backend_of(item)) and name != _NOWHERE and not item.config.option.setupplan:
+        report.note(item, name)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Begin to start the servers that the collected tests need: the first test on one hardly has to wait for it."""
@@ -142,6 +151,17 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         return
     if servers := _backends_of(session.items) & session.config.stash[_SETTINGS].servers.keys():
         _backends(session.config).prepare(servers)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> "Iterator[None]":
+    """Let a test fail whose storage was required and cannot run, though it be marked ``xfail``."""
+    outcome: Any = yield
+    if item.stash.get(_NOT_RUN, False):
+        told: pytest.TestReport = outcome.get_result()
+        if told.when == "setup":
+            told.outcome = "failed"
+            told.__dict__.pop("wasxfail", None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -184,13 +204,14 @@ def _storage_place(request: pytest.FixtureRequest, _storage_backend_name: str) -
     from taskiq_flow.pytest_plugin.backends import BackendUnavailable
 
     name, place, problem = _storage_backend_name, None, ""
-    report.note(request.node, name)  # now, because what follows may be cut short by a time-out
     try:
         place = _backends(request.config).open_place(name)
     except BackendUnavailable as reason:
         problem = f"storage backend {name} cannot run: {reason}"
     if place is None:
+        report.note_unavailable(request.node, problem)
         if name in request.config.stash[_SETTINGS].required:
+            request.node.stash[_NOT_RUN] = True
             pytest.fail(f"{problem}\n(--storage-require makes this a failure instead of a skip)", pytrace=False)
         pytest.skip(problem)
     report.note(request.node, name, place.backend.version, place.backend.origin)
@@ -375,11 +396,15 @@ def _plan(config: pytest.Config, backends: Collection[str]) -> list[str]:
 
 def _backends_of(items: list[pytest.Item]) -> set[str]:
     """Return the backends that tests will run on."""
-    return {
-        str(item.callspec.params.get("_storage_backend_name"))
-        for item in items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and not item.get_closest_marker("skip")
-    }
+    return {name for item in items if (name := _backend_of(item)) and not item.get_closest_marker("skip")}
+
+
+def _backend_of(item: pytest.Item) -> str | None:
+    """Return the backend that a test is to run on; None where it uses no storage."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    name = item.callspec.params.get("_storage_backend_name")
+    return None if name is None else str(name)
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":

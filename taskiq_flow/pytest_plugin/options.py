@@ -184,6 +184,8 @@ def _reports(config: pytest.Config) -> tuple[Path, ...]:
     for file in files:
         if file.suffix not in REPORT_FORMS:
             raise pytest.UsageError(f"{_REPORT.option}: {file.name!r} must end in one of {', '.join(REPORT_FORMS)}")
+        if file.is_dir():
+            raise pytest.UsageError(f"{_REPORT.option}: {file.name!r} is a folder")
     return tuple(files)
 
 

@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from taskiq_flow.pytest_plugin.report import written
+from taskiq_flow.pytest_plugin.report import write
 from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, UnreadableReport, test_name
+from taskiq_flow.pytest_plugin.report.text import table
 from tests.inner import InnerRun
 
 SHOP = """
@@ -159,6 +162,164 @@ def test_a_test_that_is_run_again_counts_once(inner: InnerRun, pytester: pytest.
     result.stdout.fnmatch_lines(["memory     1 passed in *"])
 
 
+WORKERS = pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["one process", "xdist"])
+
+
+@WORKERS
+def test_a_fixture_that_fails_before_the_storage_is_opened(inner: InnerRun, workers: tuple[str, ...]) -> None:
+    code = """
+        import pytest
+
+        @pytest.fixture
+        def before(request):
+            assert "sqlite" not in request.node.name, "not here"
+
+        async def test_it(before, storage_adapter): ...
+    """
+    result = inner(code, "--storage-backends=fakes", *workers)
+    result.stdout.fnmatch_lines(["* diverges", "    memory     passed", "*", "    sqlite     error    *not here"])
+
+
+def test_a_fixture_that_crashes_a_worker(inner: InnerRun) -> None:
+    code = """
+        import os
+        import pytest
+
+        @pytest.fixture
+        def before(request):
+            if "sqlite" in request.node.name:
+                os._exit(3)
+
+        async def test_it(before, storage_adapter): ...
+    """
+    result = inner(code, "--storage-backends=fakes", "-p", "xdist", "-n", "2")
+    result.stdout.fnmatch_lines(["* diverges", "    memory     passed", "*", "    sqlite     failed   *crashed*"])
+
+
+def test_parameters_of_the_users_own_that_are_called_like_storages(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    code = """
+        import pytest
+
+        @pytest.fixture(params=["sqlite-file", "memory"])
+        def source(request):
+            return request.param
+
+        @pytest.mark.parametrize("target", ["sqlite", "memory"])
+        async def test_it(source, storage_backend, target):
+            assert (source, target, storage_backend.name) != ("sqlite-file", "memory", "sqlite")
+    """
+    result = inner(code, "--storage-backends=memory,sqlite", "--storage-report=report.json")
+    result.assert_outcomes(passed=7, failed=1)
+    matrix = Matrix.read(pytester.path / "report.json")
+    assert {tuple(outcomes) for outcomes in matrix.tests.values()} == {("memory", "sqlite")}
+    (diverging,) = matrix.diverging()
+    assert matrix.tests[diverging]["sqlite"].outcome == "failed"
+
+
+def test_a_property_of_the_users_own_is_no_storage(inner: InnerRun) -> None:
+    code = """
+        def test_it(record_property):
+            record_property("storage_backend", "production")
+    """
+    assert "storage backends ===" not in inner(code).stdout.str()
+
+
+def test_what_is_required_and_marked_to_fail_has_not_run(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.mark.xfail(reason="bug 12")
+        async def test_it(storage_adapter): ...
+    """
+    result = inner(code, "--storage-backends=redis", "--storage-servers=url", "--storage-require=redis")
+    result.assert_outcomes(errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*DID NOT RUN: storage backend redis cannot run: *"])
+    result = inner(code, "--storage-backends=memory,sqlite", "--storage-require=all")
+    result.assert_outcomes(xpassed=2)
+
+
+def test_what_is_required_and_no_test_uses_is_told(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.mark.storage_backends("memory")
+        async def test_it(storage_adapter): ...
+    """
+    result = inner(code, "--storage-backends=fakes", "--storage-require=memory,sqlite")
+    result.stdout.fnmatch_lines(["required, but no test ran on: sqlite"])
+
+
+def test_a_skipped_test_is_no_storage_that_did_not_run(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.mark.skip(reason="later")
+        async def test_it(storage_adapter): ...
+    """
+    told = inner(code, "--storage-backends=memory").stdout.str()
+    assert "memory     1 skipped" in told
+    assert "DID NOT RUN" not in told
+
+
+@WORKERS
+def test_a_report_that_cannot_be_written_hides_nothing(
+    inner: InnerRun, pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    (pytester.path / "file").touch()
+    reports = ["--storage-report=file/report.md", "--storage-report=report.html", *workers]
+    result = inner("async def test_it(storage_adapter): ...", "--storage-backends=memory", *reports)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["storage report: *report.md COULD NOT BE WRITTEN: *", "storage report: *report.html"])
+    assert (pytester.path / "report.html").exists()
+    result = inner("async def test_it(storage_adapter): assert 1 == 2", "--storage-backends=memory", *reports)
+    result.stdout.fnmatch_lines(["*assert 1 == 2*", "*COULD NOT BE WRITTEN*", "*1 failed*"])
+
+
+def test_a_folder_is_no_report(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    (pytester.path / "report.md").mkdir()
+    result = inner("def test_it(): ...", "--storage-report=report.md")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--storage-report: 'report.md' is a folder"])
+
+
+def test_words_that_are_no_plain_text(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    code = """
+        import pytest
+
+        async def test_colours(storage_backend):
+            assert storage_backend.name == "memory", "\\x1b[31mred\\x1b[0m\\x00 alert"
+
+        async def test_lines(storage_backend):
+            if storage_backend.name == "memory":
+                pytest.skip("one\\ntwo")
+            pytest.xfail("three\\nfour")
+    """
+    reports = [f"--storage-report=report{form}" for form in (".md", ".html", ".json")]
+    result = inner(code, "--storage-backends=memory,sqlite", *reports)
+    result.assert_outcomes(failed=1, passed=1, skipped=1, xfailed=1)
+    rows = (pytester.path / "report.md").read_text()
+    assert "AssertionError: red alert" in rows
+    assert all(line.count("|") in {4, 5} for line in rows.splitlines() if "`" in line), "each row is one line"
+    page = (pytester.path / "report.html").read_text()
+    assert "\x1b" not in page + rows
+    assert "red alert" in page
+
+
+def test_words_that_cannot_be_encoded(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    code = """
+        async def test_surrogate(storage_adapter):
+            raise RuntimeError("half \\udc80")
+    """
+    reports = [f"--storage-report=report{form}" for form in (".md", ".html", ".json")]
+    result = inner(code, "--storage-backends=memory", *reports, "-qq", "--tb=no", "-rN")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    merged = pytester.run(sys.executable, "-m", "taskiq_flow.cli", "matrix", "report.json", "-o", "merged.html", "-o", "merged.md")
+    assert merged.ret == 0
+    for page in ("report.html", "merged.html"):
+        assert "half \\udc80" in (pytester.path / page).read_text()
+
+
 @pytest.mark.parametrize("name", ["report.pdf", "report"])
 def test_other_forms_are_refused(inner: InnerRun, name: str) -> None:
     result = inner("def test_it(): ...", f"--storage-report={name}")
@@ -197,10 +358,25 @@ def test_reports_of_several_jobs_are_merged(tmp_path: Path) -> None:
     merged = Matrix.read(tmp_path / "one.json")
     merged.merge(two)
     assert merged.backends == ["redis", "mine"]
-    assert merged.servers == {"redis": "Redis 7", "mine": "Mine 1"}
+    merged.merge(two)
+    assert merged.servers == {"redis": "Redis 7; Redis 8", "mine": "Mine 1"}, "each server that had a part in it"
     assert merged.tests["a"]["redis"] == Outcome("failed", 2.0, "why", "all of it")
     assert set(merged.tests) == {"a", "b", "c"}
     assert list(merged.diverging()) == ["a"]
+
+
+def test_a_table_of_many_tests_takes_time_with_its_length_only(tmp_path: Path) -> None:
+    def seconds(tests: int) -> float:
+        outcomes = {name: Outcome("passed") for name in ("memory", "sqlite", "redis")}
+        matrix = Matrix(tests={f"t.py::test[{number}]": outcomes for number in range(tests)})
+        began = time.process_time()
+        for form in (".md", ".html"):
+            write(matrix, tmp_path / f"report{form}")
+        list(table(matrix))
+        return time.process_time() - began
+
+    few, many = (min(seconds(tests) for _ in range(3)) for tests in (1000, 8000))
+    assert many < 24 * few, "of eight times as many"
 
 
 def test_tests_stand_in_the_order_of_their_collection() -> None:
@@ -209,14 +385,14 @@ def test_tests_stand_in_the_order_of_their_collection() -> None:
     assert list(matrix.tests) == ["a", "b", "c", "new"]
 
 
-def test_reasons_stand_in_the_order_of_the_storages() -> None:
+def test_reasons_stand_in_the_order_of_the_storages(tmp_path: Path) -> None:
     outcomes = {
         "redis": Outcome("failed", reason="theirs"),
         "memory": Outcome("failed", reason="ours"),
         "sqlite": Outcome("passed"),
     }
-    told = written(Matrix(tests={"test": outcomes}), ".md")
-    assert "| memory: `ours`<br>redis: `theirs` |" in told
+    write(Matrix(tests={"test": outcomes}), tmp_path / "report.md")
+    assert "| memory: `ours`<br>redis: `theirs` |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +428,7 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
         "redis": Outcome("failed", 1.5, "ERR <unknown>", "the whole\nstory"),
     }
     page = tmp_path / "page.html"
-    page.write_text(written(Matrix({"redis": "Redis 7"}, {"t.py::test_it": outcomes}), ".html"))
+    write(Matrix({"redis": "Redis 7"}, {"t.py::test_it": outcomes}), page)
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
     shot = tmp_path / "shot.png"
     shooting = [*command, f"--screenshot={shot}", "--window-size=900,600", page.as_uri()]

@@ -1,19 +1,27 @@
 """What a run says about storages: which will run, how it went on each, and where they differ."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskiq_flow.pytest_plugin.options import BACKENDS, Settings
-from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, test_name
+from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, backend_in, test_name
 
-__all__ = ["StorageReport", "header", "note", "plan", "written"]
+__all__ = ["StorageReport", "header", "note", "note_unavailable", "plan", "write"]
 
 _BACKEND = "storage_backend"
 _SERVER = "storage_server"
+_UNAVAILABLE = "storage_unavailable"
+_NOTES = {_BACKEND, _SERVER, _UNAVAILABLE}
 _NO_TOTALS = -2  # the verbosity, -qq, at which pytest keeps its own to itself
 _OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+_CRASHED = "???"  # what pytest-xdist calls the phase in which a test crashed its worker
+_STRANGE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]"
+)  # colours of terminals, and control characters
 
 
 def header(backends: tuple[str, ...], origin: str) -> str:
@@ -30,16 +38,27 @@ def plan(servers: dict[str, str]) -> list[str]:
 def note(item: pytest.Item, name: str, *server: str) -> None:
     """Note what a test runs on: its report carries it to the process that prints the totals, and to junitxml."""
     # A plugin that runs a test again keeps what the first attempt noted.
-    others = [each for each in item.user_properties if each[0] not in {_BACKEND, _SERVER}]
-    item.user_properties[:] = [*others, (_BACKEND, name), (_SERVER, ", ".join(filter(None, server)))]
+    others = [each for each in item.user_properties if each[0] not in _NOTES]
+    told = ", ".join(filter(None, server))
+    item.user_properties[:] = [*others, (_BACKEND, name), *([(_SERVER, told)] if told else [])]
 
 
-def written(matrix: Matrix, form: str) -> str:
-    """Return the matrix in one of ``REPORT_FORMS``."""
+def note_unavailable(item: pytest.Item, reason: str) -> None:
+    """Note that the storage that a test was to run on cannot run."""
+    item.user_properties.append((_UNAVAILABLE, reason))
+
+
+def write(matrix: Matrix, file: Path) -> None:
+    """Write the matrix to a file in the form of ``REPORT_FORMS`` that its name ends in.
+
+    :raises OSError: that is not possible.
+    """
     from taskiq_flow.pytest_plugin.report import html, text
 
     forms = {".json": Matrix.to_json, ".md": text.markdown, ".html": html.page}
-    return forms[form](matrix)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # A test's words may be no text that can be encoded.
+    file.write_text(forms[file.suffix](matrix), encoding="utf-8", errors="backslashreplace")
 
 
 class StorageReport:
@@ -50,6 +69,8 @@ class StorageReport:
         self._matrix = Matrix()
         self._backends: dict[str, str] = {}
         self._collected: Sequence[str] = ()
+        self._unavailable: dict[str, str] = {}
+        self._unwritten: dict[Path, OSError] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -59,11 +80,14 @@ class StorageReport:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of one test."""
         properties = dict(report.user_properties)
-        # Where a test crashes a worker of pytest-xdist, that one's last report of it was an earlier phase.
-        backend = properties.get(_BACKEND, self._backends.get(report.nodeid))
-        if not isinstance(backend, str):
+        backend = properties.get(_BACKEND)
+        if report.when == _CRASHED:
+            backend = self._backends.get(report.nodeid) or backend_in(report.nodeid)
+        if backend not in BACKENDS:  # a property of the user's own may have the same name
             return
         self._backends[report.nodeid] = backend
+        if reason := properties.get(_UNAVAILABLE):
+            self._unavailable[backend] = str(reason)
         if server := str(properties.get(_SERVER, "")):
             self._matrix.servers[backend] = server
         outcomes = self._matrix.tests.setdefault(test_name(report.nodeid, backend), {})
@@ -78,8 +102,12 @@ class StorageReport:
             return  # the controller has them from all workers
         self._matrix.sort(test_name(test, self._backends[test]) for test in self._collected if test in self._backends)
         for file in self._settings.reports:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(written(self._matrix, file.suffix), encoding="utf-8")
+            try:
+                write(self._matrix, file)
+            except OSError as error:
+                self._unwritten[file] = error
+        if self._unwritten and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
@@ -97,11 +125,14 @@ class StorageReport:
             for line in text.table(self._matrix):
                 terminalreporter.write_line(line)
         for file in self._settings.reports:
-            terminalreporter.write_line(f"storage report: {file}")
+            problem = self._unwritten.get(file)
+            told = f" COULD NOT BE WRITTEN: {problem.strerror or problem}" if problem else ""
+            terminalreporter.write_line(f"storage report: {file}{told}")
 
     def lines(self) -> list[str]:
         """Return a line a backend: how many passed, failed and so on, seconds, which server; or why it did not run."""
         lines = []
+        seen = {name for outcomes in self._matrix.tests.values() for name in outcomes}
         for name in BACKENDS:
             outcomes = [outcomes[name] for outcomes in self._matrix.tests.values() if name in outcomes]
             if not outcomes:
@@ -111,30 +142,37 @@ class StorageReport:
             seconds = sum(outcome.seconds for outcome in outcomes)
             server = self._matrix.servers.get(name, "")
             lines.append(f"{name:<10} {counts} in {seconds:.2f}s  {server}".rstrip())
-            if not server and outcomes[0].reason:
-                lines.append(f"{'':<10} DID NOT RUN: {outcomes[0].reason}")
+            if name in self._unavailable:
+                lines.append(f"{'':<10} DID NOT RUN: {self._unavailable[name]}")
+        if missing := [name for name in self._settings.backends if name in self._settings.required - seen]:
+            lines.append(f"required, but no test ran on: {', '.join(missing)}")
         return lines
 
 
 def _outcome(report: pytest.TestReport) -> Outcome:
     """Return what one phase of a test says."""
+    details = _STRANGE.sub("", report.longreprtext)
     if report.outcome == "failed":
         in_fixture = report.when in {"setup", "teardown"}
-        return Outcome("error" if in_fixture else "failed", report.duration, _crash(report), report.longreprtext)
+        return Outcome("error" if in_fixture else "failed", report.duration, _first_line(_crash(report)), details)
     if hasattr(report, "wasxfail"):
         told = "xpassed" if report.passed else "xfailed"
-        return Outcome(told, report.duration, str(report.wasxfail).removeprefix("reason: "), report.longreprtext)
+        reason = str(report.wasxfail).removeprefix("reason: ")
+        return Outcome(told, report.duration, _first_line(reason), details)
     if report.outcome == "skipped":
         told_by: Any = report.longrepr
         reason = str(told_by[2] if isinstance(told_by, tuple) else told_by).removeprefix("Skipped: ")
-        return Outcome("skipped", report.duration, reason)
+        return Outcome("skipped", report.duration, _first_line(reason))
     # A passed setup or teardown says nothing yet; nor does a failure that another plugin makes the test repeat.
     return Outcome("passed" if report.when == "call" and report.passed else "skipped", report.duration)
 
 
 def _crash(report: pytest.TestReport) -> str:
-    """Return the first line of what went wrong."""
+    """Return what went wrong."""
     crash = getattr(report.longrepr, "reprcrash", None)
     # Not `longreprtext`, which begins with the name of xdist's worker.
-    lines = str(crash.message if crash else report.longrepr or "").strip().splitlines()
-    return lines[0] if lines else ""
+    return str(crash.message if crash else report.longrepr or "")
+
+
+def _first_line(text: str) -> str:
+    return next(iter(_STRANGE.sub("", text).strip().splitlines()), "")

@@ -59,7 +59,10 @@ def page(matrix: Matrix) -> str:
     diverging = set(matrix.diverging())
     backends = matrix.backends
     head = "".join(f"<th>{escape(name)}<small>{escape(matrix.servers.get(name, ''))}</small></th>" for name in backends)
-    rows = "\n".join(_row(matrix, test, number, test in diverging) for number, test in enumerate(matrix.tests))
+    rows = "\n".join(
+        _row(test, number, [(name, outcomes.get(name)) for name in backends], test in diverging)
+        for number, (test, outcomes) in enumerate(matrix.tests.items())
+    )
     told = f"{_count(len(matrix.tests), 'test')} on {_count(len(backends), 'storage')}; "
     told += f"{_count(len(diverging), 'test')} did not do the same on every storage."
     only = '<label><input type="checkbox" id="only"> only tests that diverge</label>' if diverging else ""
@@ -101,11 +104,10 @@ def _total(matrix: Matrix, backend: str) -> str:
     return f'<tr><th>{escape(backend)}</th><td>{server}</td>{cells}<td class="number">{seconds:.2f}</td></tr>\n'
 
 
-def _row(matrix: Matrix, test: str, number: int, diverges: bool) -> str:
-    outcomes = matrix.tests[test]
+def _row(test: str, number: int, outcomes: list[tuple[str, Outcome | None]], diverges: bool) -> str:
     cells = "".join(
-        f"<td>{_cell(outcomes[name], f'error-{number}-{name}', f'{test} on {name}') if name in outcomes else ''}</td>"
-        for name in matrix.backends
+        f"<td>{_cell(outcome, f'error-{number}-{name}', f'{test} on {name}') if outcome else ''}</td>"
+        for name, outcome in outcomes
     )
     return f"<tr{' class=diverges' if diverges else ''}><th>{escape(test)}</th>{cells}</tr>"
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from taskiq_flow.pytest_plugin.options import BACKENDS
 
-__all__ = ["Matrix", "Outcome", "UnreadableReport", "test_name"]
+__all__ = ["Matrix", "Outcome", "UnreadableReport", "backend_in", "test_name"]
 
 _FORMAT = 1
 # From what says least to what says most: of two outcomes of one test on one storage, the latter is kept.
@@ -65,7 +65,9 @@ class Matrix:
 
     def merge(self, other: "Matrix") -> None:
         """Add what another run, or job of a CI, has seen; where both ran a test on a storage, the worse counts."""
-        self.servers = {**other.servers, **self.servers}
+        for backend, theirs in other.servers.items():
+            ours = self.servers.get(backend, theirs)
+            self.servers[backend] = "; ".join(dict.fromkeys([*ours.split("; "), *theirs.split("; ")]))
         for test, outcomes in other.tests.items():
             mine = self.tests.setdefault(test, {})
             for backend, outcome in outcomes.items():
@@ -120,6 +122,12 @@ def test_name(nodeid: str, backend: str) -> str:
         return nodeid
     parts.remove(backend)
     return f"{name}[{'-'.join(parts)}]" if parts else name
+
+
+def backend_in(nodeid: str) -> str | None:
+    """Return the storage that a test's id names, the first of its parameters; None where that is none."""
+    first = nodeid.partition("[")[2].removesuffix("]").partition("-")[0]
+    return first if first in BACKENDS else None
 
 
 test_name.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test where it is imported

@@ -22,9 +22,10 @@ def table(matrix: Matrix) -> Iterator[str]:
 
 def divergences(matrix: Matrix) -> Iterator[str]:
     """Yield a paragraph for each test that did not do the same everywhere: what it did on each storage, and why."""
+    backends = matrix.backends
     for test in matrix.diverging():
         yield f"{test} diverges"
-        for name in matrix.backends:
+        for name in backends:
             if name in (outcomes := matrix.tests[test]):
                 outcome = outcomes[name]
                 yield f"    {name:<10} {outcome.outcome:<8} {_shortened(outcome.reason)}".rstrip()
@@ -32,36 +33,28 @@ def divergences(matrix: Matrix) -> Iterator[str]:
 
 def markdown(matrix: Matrix) -> str:
     """Return the matrix as Markdown: what differs, the totals, and the whole table, folded."""
-    diverging = list(matrix.diverging())
+    backends, diverging = matrix.backends, list(matrix.diverging())
+    signs = {test: [_sign(outcomes.get(name)) for name in backends] for test, outcomes in matrix.tests.items()}
     lines = ["# Storage matrix", ""]
-    lines += [f"{len(matrix.tests)} tests on {len(matrix.backends)} storages; {len(diverging)} diverge.", ""]
-    lines += _rows(["storage", "server", *_SIGNS], [_totals(matrix, name) for name in matrix.backends])
+    lines += [f"{len(matrix.tests)} tests on {len(backends)} storages; {len(diverging)} diverge.", ""]
+    lines += _rows(["storage", "server", *_SIGNS], [_totals(matrix, name) for name in backends])
     if diverging:
-        head = ["test", *matrix.backends, "why"]
-        lines += ["", "## Tests that diverge", "", *_rows(head, [_explained(matrix, test) for test in diverging])]
+        rows = [[_code(test), *signs[test], _reasons(matrix.tests[test], backends)] for test in diverging]
+        lines += ["", "## Tests that diverge", "", *_rows(["test", *backends, "why"], rows)]
     lines += ["", "<details><summary>All tests</summary>", ""]
-    lines += _rows(["test", *matrix.backends], [[_code(test), *_signs(matrix, test)] for test in matrix.tests])
+    lines += _rows(["test", *backends], [[_code(test), *signs[test]] for test in matrix.tests])
     return "\n".join([*lines, "", "</details>", ""])
 
 
-def _explained(matrix: Matrix, test: str) -> list[str]:
-    """Return a test's row, with the reasons of the storages on which it did not pass."""
-    outcomes = matrix.tests[test]
-    reasons = [
-        f"{name}: {_code(_shortened(outcomes[name].reason))}"
-        for name in matrix.backends
-        if name in outcomes and outcomes[name].reason
-    ]
-    return [_code(test), *_signs(matrix, test), "<br>".join(reasons)]
+def _reasons(outcomes: dict[str, Outcome], backends: list[str]) -> str:
+    """Return why a test did not pass, storage by storage."""
+    told = {name: outcomes[name].reason for name in backends if name in outcomes}
+    return "<br>".join(f"{name}: {_code(_shortened(reason))}" for name, reason in told.items() if reason)
 
 
 def _totals(matrix: Matrix, backend: str) -> list[str]:
     outcomes = [outcomes[backend].outcome for outcomes in matrix.tests.values() if backend in outcomes]
     return [backend, matrix.servers.get(backend, ""), *(str(outcomes.count(outcome) or "") for outcome in _SIGNS)]
-
-
-def _signs(matrix: Matrix, test: str) -> list[str]:
-    return [_sign(matrix.tests[test].get(name)) for name in matrix.backends]
 
 
 def _sign(outcome: Outcome | None) -> str:
