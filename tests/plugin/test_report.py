@@ -314,7 +314,8 @@ def test_words_that_cannot_be_encoded(inner: InnerRun, pytester: pytest.Pytester
     reports = [f"--storage-report=report{form}" for form in (".md", ".html", ".json")]
     result = inner(code, "--storage-backends=memory", *reports, "-qq", "--tb=no", "-rN")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    merged = pytester.run(sys.executable, "-m", "taskiq_flow.cli", "matrix", "report.json", "-o", "merged.html", "-o", "merged.md")
+    merge = ["-m", "taskiq_flow.cli", "matrix", "report.json", "-o", "merged.html", "-o", "merged.md"]
+    merged = pytester.run(sys.executable, *merge)
     assert merged.ret == 0
     for page in ("report.html", "merged.html"):
         assert "half \\udc80" in (pytester.path / page).read_text()
