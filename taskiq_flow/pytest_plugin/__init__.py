@@ -185,7 +185,7 @@ def frozen_clock(request: pytest.FixtureRequest) -> "Iterator[FrozenClock]":
     from taskiq_flow import clock
 
     marker = request.node.get_closest_marker("frozen_clock")
-    asked = _keywords(marker, request.node.nodeid, {"at", "everything"}) if marker else {}
+    asked = _arguments(marker, request.node.nodeid, "at", "everything") if marker else {}
     with ExitStack() as stack:
         frozen = stack.enter_context(clock.freeze(asked.get("at")))
         if asked.get("everything", request.config.stash[_SETTINGS].clock_scope == "everything"):
@@ -193,6 +193,17 @@ def frozen_clock(request: pytest.FixtureRequest) -> "Iterator[FrozenClock]":
 
             stack.enter_context(freeze_everything(frozen))
         yield frozen
+
+
+@pytest.fixture
+def _storage_backend_name() -> str:
+    """The backend that a test is parametrized with, by :func:`pytest_generate_tests`; here, it is not."""
+    pytest.fail(
+        "this test uses a storage, and pytest cannot run it once for each: that takes a function, or a method of a\n"
+        "plain class, which names the fixture among its arguments or in @pytest.mark.usefixtures. For that, it is too\n"
+        "late in a unittest.TestCase, a doctest and request.getfixturevalue().",
+        pytrace=False,
+    )
 
 
 @pytest.fixture
@@ -210,9 +221,9 @@ def _storage_place(request: pytest.FixtureRequest, _storage_backend_name: str) -
         problem = f"storage backend {name} cannot run: {reason}"
     if place is None:
         report.note_unavailable(request.node, problem)
-        if name in request.config.stash[_SETTINGS].required:
+        if origin := request.config.stash[_SETTINGS].insisting(name):
             request.node.stash[_NOT_RUN] = True
-            pytest.fail(f"{problem}\n(--storage-require makes this a failure instead of a skip)", pytrace=False)
+            pytest.fail(f"{problem}\n({origin} makes this a failure instead of a skip)", pytrace=False)
         pytest.skip(problem)
     report.note(request.node, name, place.backend.version, place.backend.origin)
     yield place
@@ -352,7 +363,7 @@ def flow_broker(
     from taskiq_flow.pytest_plugin.timetable import Timetable
 
     marker = request.node.get_closest_marker("flow_broker")
-    expected = _keywords(marker, request.node.nodeid, {"loses"}).get("loses") if marker else None
+    expected = _arguments(marker, request.node.nodeid, "loses").get("loses") if marker else None
     broker = FlowBroker(
         make_storage_adapter,
         result_backend=flow_result_backend,
@@ -431,16 +442,23 @@ def _backends(config: pytest.Config) -> "Backends":
 
 def _of_marker(marker: pytest.Mark, where: str) -> tuple[str, ...]:
     """Return the backends that a ``storage_backends`` marker allows."""
-    excluded = _keywords(marker, where, {"exclude"}).get("exclude", ())
+    excluded = _keywords(marker, where, "exclude").get("exclude", ())
     origin = f"{where}: marker storage_backends"
     names = options.chosen_backends(marker.args or ("all",), origin)
     left_out = options.chosen_backends((excluded,) if isinstance(excluded, str) else excluded, origin)
     return tuple(name for name in names if name not in left_out)
 
 
-def _keywords(marker: pytest.Mark, where: str, known: set[str]) -> dict[str, Any]:
+def _arguments(marker: pytest.Mark, where: str, *known: str) -> dict[str, Any]:
+    """Return a marker's arguments by their names, as a function with these parameters would see them."""
+    if len(marker.args) > len(known):
+        raise pytest.UsageError(f"{where}: marker {marker.name} takes {', '.join(known)}, not {marker.args!r}")
+    return dict(zip(known, marker.args, strict=False)) | _keywords(marker, where, *known)
+
+
+def _keywords(marker: pytest.Mark, where: str, *known: str) -> dict[str, Any]:
     """Return a marker's keyword arguments."""
-    if unknown := sorted(marker.kwargs.keys() - known):
+    if unknown := sorted(marker.kwargs.keys() - {*known}):
         raise pytest.UsageError(
             f"{where}: marker {marker.name} has no argument {unknown[0]!r}; known: {', '.join(sorted(known))}"
         )

@@ -7,11 +7,12 @@ which lists the good ones.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
-from taskiq_flow.pytest_plugin.servers import KINDS, SOURCES, ServerSettings
+from taskiq_flow.pytest_plugin.servers import KINDS, SOURCES, ServerSettings, check_url
+from taskiq_flow.pytest_plugin.servers.urls import mask
 
 __all__ = ["BACKENDS", "GROUPS", "Settings", "add_options", "chosen_backends", "read_settings"]
 
@@ -30,19 +31,26 @@ class _Setting(NamedTuple):
     help: str
     metavar: str
     env: str | None = None
+    ini: Literal["args", "string"] = "string"
+    """``args``: several names; in TOML, a list."""
 
     @property
     def option(self) -> str:
         return "--" + self.name.replace("_", "-")
 
 
-_BACKENDS = _Setting("storage_backends", f"run storage tests on these: {', '.join((*BACKENDS, *GROUPS))}", "NAMES")
-_REQUIRE = _Setting("storage_require", "fail, instead of skip, where one of these backends cannot run", "NAMES")
+_BACKENDS = _Setting(
+    "storage_backends", f"run storage tests on these: {', '.join((*BACKENDS, *GROUPS))}", "NAMES", ini="args"
+)
+_REQUIRE = _Setting(
+    "storage_require", "fail, instead of skip, where one of these backends cannot run", "NAMES", ini="args"
+)
 _SERVERS = _Setting(
     "storage_servers",
     f"where real servers may come from, in this order: {', '.join(SOURCES)}",
     "SOURCES",
     "TASKIQ_FLOW_TEST_SERVERS",
+    ini="args",
 )
 _REPORT = _Setting(
     "storage_report", f"write the storage matrix to a file: {', '.join(REPORT_FORMS)}; may be repeated", "FILE"
@@ -82,6 +90,13 @@ class Settings(NamedTuple):
     clock_scope: str
     """What ``frozen_clock`` freezes where no marker says so: ``storage`` or ``everything``."""
 
+    def insisting(self, backend: str) -> str:
+        """Return which setting makes it a failure that a backend cannot run; empty where that is a skip."""
+        if backend in self.required:
+            return _REQUIRE.option
+        server = self.servers.get(backend)
+        return server.url_origin if server and server.is_given else ""
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare the command-line options and ini values."""
@@ -91,7 +106,7 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(
             setting.option, dest=setting.name, default=None, metavar=setting.metavar, help=setting.help + env
         )
-        parser.addini(setting.name, setting.help)
+        parser.addini(setting.name, setting.help, type=setting.ini)
     group.addoption(
         "--storage-matrix", action="store_true", default=False, help="show what each test did on each storage"
     )
@@ -107,10 +122,10 @@ def read_settings(config: pytest.Config) -> Settings:
     :raises pytest.UsageError: a value cannot be used.
     """
     named, origin = _value(config, _BACKENDS)
-    backends = chosen_backends(_split(named or "default"), origin or "the default")
+    backends = chosen_backends(_names(named or "default", origin), origin or "the default")
     required_text, required_origin = _value(config, _REQUIRE)
     required = set[str]()
-    for name in _split(required_text or ""):
+    for name in _names(required_text, required_origin):
         # A group means those of it that are in this run; a backend that was named must be.
         if not (meant := {*chosen_backends([name], required_origin)} & {*backends}):
             raise pytest.UsageError(
@@ -123,7 +138,7 @@ def read_settings(config: pytest.Config) -> Settings:
         backends=backends,
         backends_origin=origin,
         required=frozenset(required),
-        servers={kind: _server_settings(config, kind, sources) for kind in REAL},
+        servers={kind: _server_settings(config, kind, sources, kind in backends) for kind in REAL},
         matrix=bool(config.getoption("--storage-matrix")),
         reports=_reports(config),
         clock_scope=_clock_scope(config),
@@ -138,6 +153,8 @@ def chosen_backends(names: Iterable[str], origin: str) -> tuple[str, ...]:
     """
     chosen: set[str] = set()
     for name in names:
+        if not isinstance(name, str):
+            raise pytest.UsageError(f"{origin}: a name of a storage backend is a text, not {name!r}")
         if name not in BACKENDS and name not in GROUPS:
             raise pytest.UsageError(
                 f"{origin}: unknown storage backend {name!r}; known backends: {', '.join(BACKENDS)}; "
@@ -148,35 +165,53 @@ def chosen_backends(names: Iterable[str], origin: str) -> tuple[str, ...]:
 
 
 def _value(config: pytest.Config, setting: _Setting) -> tuple[str | None, str]:
-    """Return a setting's value and where it was said: the option's, variable's or ini value's name."""
+    """Return a setting's value and where it was said: the option's, variable's or ini value's name.
+
+    :raises pytest.UsageError: the option is there and empty, as by a variable of a CI's that is not set.
+    """
     if (given := config.getoption(setting.name, default=None)) is not None:
+        if not str(given).strip():
+            raise pytest.UsageError(f"{setting.option} has no value; without it, the default is taken")
         return str(given), setting.option
     if setting.env and (given := os.environ.get(setting.env)):
         return given, setting.env
     if given := config.getini(setting.name):
-        return str(given), f"ini {setting.name}"
+        return " ".join(given) if isinstance(given, list) else str(given), f"ini {setting.name}"
     return None, ""
 
 
-def _split(text: str) -> list[str]:
-    return text.replace(",", " ").split()
+def _names(text: str | None, origin: str) -> list[str]:
+    names = (text or "").replace(",", " ").split()
+    if text and not names:
+        raise pytest.UsageError(f"{origin} names nothing: {text!r}")
+    return names
 
 
 def _sources(text: str | None, origin: str) -> tuple[str, ...]:
     if text is None:
         return SOURCES
-    sources = tuple(dict.fromkeys(_split(text)))
+    sources = tuple(dict.fromkeys(_names(text, origin)))
     if unknown := [source for source in sources if source not in SOURCES]:
         raise pytest.UsageError(f"{origin}: unknown source of servers {unknown[0]!r}; known: {', '.join(SOURCES)}")
     return sources
 
 
-def _server_settings(config: pytest.Config, kind: str, sources: tuple[str, ...]) -> ServerSettings:
+def _server_settings(config: pytest.Config, kind: str, sources: tuple[str, ...], is_used: bool) -> ServerSettings:
     url, url_origin = _value(config, _URLS[kind])
     image, image_origin = _value(config, _IMAGES[kind])
-    return ServerSettings(
+    settings = ServerSettings(
         kind=kind, url=url, url_origin=url_origin, image=image, image_origin=image_origin, sources=sources
     )
+    if is_used and url and url_origin == _URLS[kind].option and not settings.is_given:
+        raise pytest.UsageError(
+            f"{url_origin} names a server, but servers may come from {', '.join(sources)} only: add 'url' to them"
+        )
+    if is_used and url and settings.is_given:
+        try:
+            check_url(kind, url)
+        except ValueError as error:
+            raise pytest.UsageError(f"{url_origin}: {mask(url)} cannot be used: {error}") from None
+    return settings
 
 
 def _reports(config: pytest.Config) -> tuple[Path, ...]:

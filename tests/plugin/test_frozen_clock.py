@@ -38,6 +38,25 @@ async def test_real_time_does_not_end_a_life(
         assert await storage_adapter.cleanup() == 2
 
 
+@pytest.mark.frozen_clock("2030-01-01T00:00:00Z")
+def test_arguments_of_the_marker_may_do_without_names(frozen_clock: FrozenClock) -> None:
+    assert frozen_clock.now() == datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+def test_a_marker_with_too_many_arguments_is_refused(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.mark.frozen_clock("2030-01-01T00:00:00Z", False, True)
+        def test_it(frozen_clock): ...
+    """
+    result = inner(code)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*marker frozen_clock takes at, everything, not ('2030-01-01T00:00:00Z', False, True)"]
+    )
+
+
 @pytest.fixture
 async def stored_by_a_fixture(storage_adapter: BaseStorageAdapter) -> None:
     await storage_adapter.set("early", 1, ttl_seconds=0.2)

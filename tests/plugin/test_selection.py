@@ -102,6 +102,26 @@ def test_marker_that_leaves_nothing_is_a_visible_skip(inner: InnerRun) -> None:
         ),
         (["--storage-servers=cloud"], "", ["--storage-servers", "'cloud'", "url, docker, local, wheel"]),
         ([], "frozen_clock = all", ["frozen_clock", "'all'", "storage, everything"]),
+        (["--storage-backends="], "", ["--storage-backends has no value"]),
+        (["--storage-backends=, "], "", ["--storage-backends names nothing: ', '"]),
+        (["--storage-require= "], "", ["--storage-require has no value"]),
+        (["--storage-servers=,"], "", ["--storage-servers names nothing"]),
+        (["--storage-redis-url="], "", ["--storage-redis-url has no value"]),
+        (
+            ["--storage-redis-url=http://:secret@127.0.0.1:1"],
+            "",
+            ["--storage-redis-url: http://:***@127.0.0.1:1 cannot be used: its scheme is not one of redis://"],
+        ),
+        (
+            ["--storage-redis-url=127.0.0.1:6379"],
+            "",
+            ["--storage-redis-url: 127.0.0.1:6379 cannot be used: its scheme is not one of redis://"],
+        ),
+        (
+            ["--storage-redis-url=redis://127.0.0.1", "--storage-servers=local,docker"],
+            "",
+            ["--storage-redis-url names a server, but servers may come from local, docker only: add 'url' to them"],
+        ),
     ],
 )
 def test_bad_setting_is_a_usage_error(inner: InnerRun, arguments: list[str], ini: str, words: list[str]) -> None:
@@ -116,6 +136,7 @@ def test_bad_setting_is_a_usage_error(inner: InnerRun, arguments: list[str], ini
     [
         ('storage_backends("oracle")', ["test_inner.py", "'oracle'", "known backends"]),
         ('storage_backends(exlude="memory")', ["test_inner.py", "'exlude'", "known: exclude"]),
+        ('storage_backends(["memory"])', ["test_inner.py", "a name of a storage backend is a text, not ['memory']"]),
     ],
 )
 def test_bad_marker_stops_the_collection(inner: InnerRun, marker: str, words: list[str]) -> None:
@@ -123,6 +144,42 @@ def test_bad_marker_stops_the_collection(inner: InnerRun, marker: str, words: li
     assert result.ret == pytest.ExitCode.INTERRUPTED
     for word in words:
         assert word in result.stdout.str()
+
+
+def test_names_in_toml_may_be_a_list(inner: InnerRun, pytester: pytest.Pytester) -> None:
+    (pytester.path / "pyproject.toml").write_text(
+        """
+        [tool.pytest.ini_options]
+        asyncio_mode = "auto"
+        asyncio_default_fixture_loop_scope = "function"
+        storage_backends = ["memory", "sqlite"]
+        storage_require = "memory,  sqlite"
+        """
+    )
+    assert ran(inner(ONE_TEST, "-v", "-c", "pyproject.toml")) == ["memory", "sqlite"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        """
+        import unittest
+        import pytest
+
+        @pytest.mark.usefixtures("storage_adapter")
+        class TestIt(unittest.TestCase):
+            def test_it(self): ...
+        """,
+        """
+        def test_it(request):
+            request.getfixturevalue("storage_adapter")
+        """,
+    ],
+)
+def test_what_cannot_run_once_for_each_storage_is_told_why(inner: InnerRun, code: str) -> None:
+    result = inner(code)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*this test uses a storage, and pytest cannot run it once for each: *"])
 
 
 def test_group_all_of_required_means_those_of_the_run(inner: InnerRun) -> None:
@@ -133,18 +190,37 @@ NOBODY = "redis://:secret@127.0.0.1:1/0"
 
 
 def test_backend_that_cannot_run_is_skipped_with_the_reason(inner: InnerRun) -> None:
-    result = inner(ONE_TEST, "-rs", "--storage-backends=redis", f"--storage-redis-url={NOBODY}")
+    result = inner(ONE_TEST, "-rs", "--storage-backends=redis", "--storage-servers=url")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*storage backend redis cannot run:*--storage-redis-url*127.0.0.1:1*"])
-    assert "secret" not in result.stdout.str()
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["SKIPPED*storage backend redis cannot run:*url: none given*"])
 
 
 def test_required_backend_that_cannot_run_fails(inner: InnerRun) -> None:
-    arguments = ["--storage-backends=memory,redis", "--storage-require=redis", f"--storage-redis-url={NOBODY}"]
+    arguments = ["--storage-backends=memory,redis", "--storage-require=redis", "--storage-servers=url"]
     result = inner(ONE_TEST, *arguments)
     result.assert_outcomes(passed=1, errors=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*storage backend redis cannot run:*", "*--storage-require makes this a failure*"])
+
+
+@pytest.mark.parametrize("origin", ["--storage-redis-url", "TASKIQ_FLOW_TEST_REDIS_URL", "ini storage_redis_url"])
+def test_a_server_that_was_given_is_used_or_the_run_fails(
+    inner: InnerRun, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, ini = ["--storage-backends=memory,redis"], ""
+    if origin.startswith("--"):
+        arguments.append(f"{origin}={NOBODY}")
+    elif origin.startswith("ini"):
+        ini = f"storage_redis_url = {NOBODY}"
+    else:
+        monkeypatch.setenv(origin, NOBODY)
+    result = inner(ONE_TEST, *arguments, ini=ini)
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [f"*storage backend redis cannot run:*{origin}*127.0.0.1:1*", f"*({origin} makes this a failure*"]
+    )
     assert "secret" not in result.stdout.str()
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -618,7 +619,9 @@ def test_a_server_is_no_part_of_the_terminals_session(theirs: Theirs) -> None:
 def test_an_image_that_cannot_be_had_is_a_reason_for_the_next_source(runs: Runs) -> None:
     need("redis", "docker")
     settings: dict[str, Any] = {"image": "taskiq-flow-local/none:0", "image_origin": "--some-image"}
-    assert runs.pool("redis", sources=("docker", "wheel"), **settings).get("redis").source == "wheel"
+    server = runs.pool("redis", sources=("docker", "wheel"), **settings).get("redis")
+    assert server.source == "wheel"
+    assert re.match(r"wheel .*; docker: the image taskiq-flow-local/none:0 .* cannot be", server.detail), "it tells why"
     pool = runs.pool("redis", sources=("docker",), **settings)
     with pytest.raises(ServerUnavailable, match=r"image taskiq-flow-local/none:0 \(given by --some-image\) cannot be"):
         pool.get("redis")

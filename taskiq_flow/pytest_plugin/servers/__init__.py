@@ -26,7 +26,17 @@ from .model import KINDS, SOURCES, Server, ServerSettings, ServerUnavailable
 if TYPE_CHECKING:
     from .pool import ServerPool
 
-__all__ = ["KINDS", "SOURCES", "Server", "ServerPool", "ServerSettings", "ServerUnavailable"]
+__all__ = ["KINDS", "SOURCES", "Server", "ServerPool", "ServerSettings", "ServerUnavailable", "check_url"]
+
+
+def check_url(kind: str, url: str) -> None:
+    """Refuse a URL that no server of this kind can have; asks nobody.
+
+    :raises ValueError: it is one; the message does not repeat it.
+    """
+    from .kinds import load_kind
+
+    load_kind(kind).normalise(url)
 
 
 def __getattr__(name: str) -> Any:

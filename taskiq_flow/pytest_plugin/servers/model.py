@@ -103,6 +103,11 @@ class ServerSettings:
         if unknown := [source for source in self.sources if source not in SOURCES]:
             raise ValueError(f"there is no server source {unknown[0]!r}; known are: {', '.join(SOURCES)}")
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the server at ``url`` is the one to be used, and no other."""
+        return bool(self.url) and "url" in self.sources
+
     def __repr__(self) -> str:
         url = mask(self.url) if self.url else None
         return f"ServerSettings(kind={self.kind!r}, url={url!r}, image={self.image!r}, sources={self.sources!r})"

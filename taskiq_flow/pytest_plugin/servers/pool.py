@@ -57,8 +57,8 @@ class ServerPool:
             "url redis://:***@host:6379/0" or "unavailable: <reasons>".
         """
         settings = self._settings_of(kind)
-        if settings.url and "url" in settings.sources:
-            return f"url {mask(settings.url)}"
+        if settings.is_given:
+            return f"url {mask(settings.url or '')}"
         description = load_kind(kind)
         reasons = [] if settings.sources else ["no source is allowed"]
         if missing := missing_package(description):
@@ -86,7 +86,7 @@ class ServerPool:
     def prepare(self, kind: str) -> None:
         """Begin to start the run's server of this kind, so that :meth:`get` has less to wait for; returns at once."""
         settings = self._settings_of(kind)
-        if (settings.url and "url" in settings.sources) or missing_package(load_kind(kind)):
+        if settings.is_given or missing_package(load_kind(kind)):
             return
         # Imported before the thread begins: a test that forks meanwhile would take along the lock of a module that is
         # half imported, for ever.
@@ -148,7 +148,7 @@ class ServerPool:
 
     def _obtain(self, settings: ServerSettings) -> None:
         """Write the answer: what the user's URL leads to, or what a warden finds or starts."""
-        if not settings.url or "url" not in settings.sources:
+        if not settings.is_given:
             self._start_warden(settings)
             return
         from .given import given_server

@@ -10,10 +10,12 @@ _SECRET_ARGUMENT = re.compile(r"([?&;](?:[a-z_]*password|[a-z_]*secret)=)([^&#]*
 
 def mask(url: str) -> str:
     """Return ``url`` with ``***`` for its password; works on addresses that no parser takes."""
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
     login, at, place = rest.rpartition("@")
     user, colon, _ = login.partition(":")
-    return _SECRET_ARGUMENT.sub(r"\1***", f"{scheme}://{user}{':***' if colon else ''}{at}{place}")
+    return _SECRET_ARGUMENT.sub(r"\1***", f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}")
 
 
 def scrub(text: str, url: str) -> str:

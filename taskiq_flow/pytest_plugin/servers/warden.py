@@ -126,12 +126,15 @@ class _Warden:
         :raises SourceFailed: none has; the message gives the reason of each.
         """
         import_driver(self._kind.driver)
-        reasons = []
+        reasons: list[str] = []
         for source in self._settings.sources:
             try:
                 with ExitStack() as attempt:
                     server = self._started(source, attempt)
                     held.push(attempt.pop_all())
+                    if self._settings.image:  # somebody asked for it: why is it another server?
+                        instead = [reason for reason in reasons if reason.startswith("docker: ")]
+                        server = replace(server, detail="; ".join([server.detail, *instead]))
                     return server
             except SourceFailed as failure:
                 reasons.append(f"{source}: {failure}")
