@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from taskiq import AsyncBroker, AsyncResultBackend, BrokerMessage, InMemoryBroker, ScheduleSource, TaskiqMiddleware
@@ -64,7 +64,8 @@ class FlowBroker(InMemoryBroker):
         self._make_storage = make_storage
         self._adopted: list[Adoption] = []
         self._workers: Workers | None = None
-        self._sessions = PerLoop(lambda: _Session(self.losses.append), self._end)
+        # A session stays while it ends: what the tasks send that it waits for is its own, and waited for as well.
+        self._sessions = PerLoop(lambda: _Session(self.losses.append), self._end, stays=True)
         self.add_middlewares(*middlewares)
 
     def add_middlewares(self, *middlewares: TaskiqMiddleware) -> None:
@@ -146,7 +147,7 @@ class FlowBroker(InMemoryBroker):
                 session.is_started = True
 
     async def shutdown(self) -> None:
-        """Wait for the tasks that run, and shut down, on the running loop."""
+        """Wait for the tasks that run, and for what they send, and shut down, on the running loop."""
         await self._sessions.aclose()
 
     def close_from_outside(self) -> None:
@@ -171,9 +172,7 @@ class FlowBroker(InMemoryBroker):
         return ""
 
     async def _end(self, session: "_Session") -> None:
-        with suppress(StuckTasksError):
-            await session.deliveries.settle(self.patience)
-        self.losses += await session.deliveries.cancel()
+        await session.deliveries.end(self.patience)
         if session.is_started:
             await super().shutdown()
             self.receiver.executor = None

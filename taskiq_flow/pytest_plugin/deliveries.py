@@ -5,6 +5,7 @@ import linecache
 import os
 import sysconfig
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ __all__ = ["Deliveries", "Loss", "StuckTasksError"]
 
 # Where the code of others lies: what a task waits for is shown in the application's own.
 _OTHERS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
-_PATIENCE = 1.0
+_OBEDIENCE = 1.0
 """Seconds that tasks have to obey when they are cancelled."""
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -58,16 +59,22 @@ class _Delivery:
 class Deliveries:
     """The messages that are under way on the running event loop.
 
-    :param lose: is told of each that its event loop breaks off; before Python 3.11 that cannot be seen.
+    :param lose: is told of each that does not come to its end; before Python 3.11 not of one that its event loop breaks
+        off.
     """
 
     def __init__(self, lose: Callable[[Loss], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._lose = lose
         self._under_way: dict[asyncio.Task[None], _Delivery] = {}
+        self._is_over = False
 
     def start(self, message: BrokerMessage, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, which handles ``message``: after the seconds of the label ``delay``, if it has one."""
+        if self._is_over:
+            work.close()
+            self._lose(_unfinished(message, "was sent after the end of the test, when nothing is run any more"))
+            return
         delivery = _Delivery(message)
         if delay := _delay(message):
             delivery.due = clock.now_ms() + round(delay * 1000)
@@ -90,8 +97,7 @@ class Deliveries:
         # taskiq makes an error result of a cancellation, and goes on.
         is_cancelled = getattr(asyncio.current_task(), "cancelling", lambda: False)()
         if is_cancelled and not delivery.is_cancelled_here:
-            message = delivery.message
-            self._lose(Loss(message.task_name, message.task_id, "was broken off by the end of its event loop"))
+            self._lose(_unfinished(delivery.message, "was broken off by the end of its event loop"))
 
     def clock_moved(self) -> None:
         """Let go what is due by now; called from whichever thread moved the clock."""
@@ -121,18 +127,24 @@ class Deliveries:
         """Return a line for each message under way, that says what it waits for."""
         return [f"  {delivery} {_what_it_waits_for(task, delivery)}" for task, delivery in self._under_way.items()]
 
-    async def cancel(self) -> list[Loss]:
-        """Cancel what is under way, and return what that breaks off: what waits for the frozen clock has not begun."""
-        broken_off = []
+    async def end(self, patience: float) -> None:
+        """Wait until nothing runs any more, what running tasks send included, and cancel what is left then.
+
+        What waits for the frozen clock has not begun, and is not lost.
+
+        :param patience: seconds of real time.
+        """
+        with suppress(StuckTasksError):
+            await self.settle(patience)
+        self._is_over = True  # what is cancelled may send something yet: a chain without an end must have one
         for task, delivery in self._under_way.items():
-            if delivery.gate is None:
-                reason = f"was still running at the end of the test, and {_what_it_waits_for(task, delivery)}"
-                broken_off.append(Loss(delivery.message.task_name, delivery.message.task_id, reason))
+            if delivery.gate is None and not delivery.is_cancelled_here:
+                reason = f"was still running at the end of the test and {patience:g} s later, and "
+                self._lose(_unfinished(delivery.message, reason + _what_it_waits_for(task, delivery)))
             delivery.is_cancelled_here = True
             task.cancel()
         if self._under_way:
-            await asyncio.wait([*self._under_way], timeout=_PATIENCE)
-        return broken_off
+            await asyncio.wait([*self._under_way], timeout=_OBEDIENCE)
 
     def _held(self) -> list[_Delivery]:
         return [delivery for delivery in self._under_way.values() if delivery.gate is not None]
@@ -140,6 +152,10 @@ class Deliveries:
     def _running(self) -> "list[asyncio.Task[None]]":
         here = asyncio.current_task()
         return [task for task, delivery in self._under_way.items() if delivery.gate is None and task is not here]
+
+
+def _unfinished(message: BrokerMessage, reason: str) -> Loss:
+    return Loss(message.task_name, message.task_id, reason)
 
 
 def _let_go(delivery: _Delivery) -> None:

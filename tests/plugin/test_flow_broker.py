@@ -268,6 +268,28 @@ def test_what_the_end_of_an_event_loop_breaks_off(inner: InnerRun) -> None:
     result.stdout.fnmatch_lines(["  slow (*): was broken off by the end of its event loop"])
 
 
+def test_what_is_sent_while_the_broker_shuts_down(inner: InnerRun) -> None:
+    code = """
+        from taskiq import TaskiqEvents
+
+        async def test_it(flow_broker):
+            @flow_broker.task(task_name="task")
+            async def task(): ...
+
+            @flow_broker.task(task_name="farewell")
+            async def farewell(): ...
+
+            @flow_broker.on_event(TaskiqEvents.WORKER_SHUTDOWN)
+            async def ending(state):
+                await farewell.kiq()
+
+            await task.kiq()
+    """
+    result = inner(code, "--storage-backends=memory")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["  farewell (*): was sent after the end of the test, when nothing is run any more"])
+
+
 # --- drain ------------------------------------------------------------------------------------------------------------
 
 
