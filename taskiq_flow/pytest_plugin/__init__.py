@@ -15,8 +15,10 @@
 Loaded in every pytest of everybody who has it installed: it imports no taskiq, no driver, nothing heavy.
 """
 
+import functools
+import inspect
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +49,7 @@ _SETTINGS = pytest.StashKey[options.Settings]()
 _RUN = pytest.StashKey["Run"]()
 _BACKENDS = pytest.StashKey["Backends"]()
 _OPENED = pytest.StashKey[list["FlowBroker | BackendAdapter"]]()
+_BROKER = pytest.StashKey["FlowBroker"]()
 
 _NOWHERE = "nowhere"
 
@@ -142,6 +145,19 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         return
     if servers := _backends_of(session.items) & session.config.stash[_SETTINGS].servers.keys():
         _backends(session.config).prepare(servers)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, None, None]:
+    """Shut the broker down where the event loop ends with the test's function, before the teardown: anyio's does."""
+    body = pyfuncitem.obj
+    may_have_a_broker = not {"flow_broker", "request"}.isdisjoint(pyfuncitem.fixturenames)
+    if not may_have_a_broker or not inspect.iscoroutinefunction(body):  # pytest-asyncio has made it a plain one by now
+        yield
+        return
+    pyfuncitem.obj = _shutting_down(body, pyfuncitem)
+    yield
+    pyfuncitem.obj = body
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -322,9 +338,9 @@ def flow_broker(
 ) -> "Iterator[FlowBroker]":
     """An in-memory taskiq broker whose results, caches, pipelines and schedules are on ``storage_adapter``.
 
-    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run. What
-    was lost on the way fails the test then: results that could not be stored, tasks that ended without one, or did not
-    end.
+    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run and all
+    that these send; only ``asyncio.run`` waits for nothing, so ``await flow_broker.drain()`` within. What was lost on
+    the way fails the test then: results that could not be stored, tasks that ended without one, or did not end.
     ``@pytest.mark.flow_broker(loses="…")`` expects that.
     """
     from taskiq_flow.pytest_plugin.broker import FlowBroker
@@ -342,8 +358,10 @@ def flow_broker(
         frozen: FrozenClock = request.getfixturevalue("frozen_clock")
         frozen.follow(broker.clock_moved)
         frozen.drive(Timetable(broker))
+    request.node.stash[_BROKER] = broker
     _opened(request).append(broker)
     yield broker
+    del request.node.stash[_BROKER]
     broker.close_from_outside()
     if problem := broker.unexpected(expected):
         pytest.fail(problem, pytrace=False)
@@ -380,6 +398,21 @@ def _backends_of(items: list[pytest.Item]) -> set[str]:
         for item in items
         if isinstance(item, pytest.Function) and hasattr(item, "callspec") and not item.get_closest_marker("skip")
     }
+
+
+def _shutting_down(body: Callable[..., Awaitable[None]], item: pytest.Item) -> Callable[..., Awaitable[None]]:
+    """Return a test's coroutine function that shuts the test's broker down in the end."""
+
+    @functools.wraps(body)
+    async def test(**arguments: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            await body(**arguments)
+        finally:
+            if (broker := item.stash.get(_BROKER, None)) is not None:
+                await broker.shutdown()
+
+    return test
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":
