@@ -5,6 +5,7 @@ needs no async plugin, and a test may call ``asyncio.run`` more than once.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,12 @@ from typing import Any, TypeVar
 
 from taskiq import AsyncBroker, AsyncResultBackend, BrokerMessage, InMemoryBroker, ScheduleSource, TaskiqMiddleware
 from taskiq.exceptions import UnknownTaskError
+from taskiq.receiver import Receiver
 
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, LostResult, StorageMiddleware
 from taskiq_flow.pytest_plugin.adoption import Adoption
-from taskiq_flow.pytest_plugin.deliveries import Deliveries, Loss, StuckTasksError
+from taskiq_flow.pytest_plugin.deliveries import Deliveries, Loss, StuckTasksError, was_cancelled
 from taskiq_flow.pytest_plugin.workers import Workers
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.loops import PerLoop
@@ -27,6 +29,9 @@ __all__ = ["FlowBroker"]
 M = TypeVar("M", bound=TaskiqMiddleware)
 
 _SYNC_TASK_THREADS = 4
+_LOGGER = logging.getLogger(Receiver.__module__)
+_TO_WAIT = "what still runs is waited for by `await flow_broker.drain()` at the end of the test, on the same event loop"
+_TO_LOSE = 'a loss that is meant is declared by @pytest.mark.flow_broker(loses="…"), a regular expression that finds it'
 
 
 class FlowBroker(InMemoryBroker):
@@ -67,6 +72,7 @@ class FlowBroker(InMemoryBroker):
         # A session stays while it ends: what the tasks send that it waits for is its own, and waited for as well.
         self._sessions = PerLoop(lambda: _Session(self.losses.append), self._end, stays=True)
         self.add_middlewares(*middlewares)
+        _LOGGER.addFilter(_says_something)
 
     def add_middlewares(self, *middlewares: TaskiqMiddleware) -> None:
         """Add middlewares, and listen to what those of this package lose."""
@@ -155,6 +161,7 @@ class FlowBroker(InMemoryBroker):
         try:
             self._sessions.close_from_outside(self.patience + 5)
         finally:
+            _LOGGER.removeFilter(_says_something)
             while self._adopted:
                 self._adopted.pop().release()
 
@@ -163,11 +170,11 @@ class FlowBroker(InMemoryBroker):
 
         :param expected: a regular expression that finds the losses which are expected; None for none.
         """
-        told = [str(loss) for loss in self.losses]
-        surprises = [line for line in told if expected is None or not re.search(expected, line)]
+        surprises = [loss for loss in self.losses if expected is None or not re.search(expected, str(loss))]
         if surprises:
-            return "flow_broker has lost results:\n" + "\n".join(f"  {line}" for line in surprises)
-        if expected is not None and not told:
+            to_do = [_TO_WAIT, _TO_LOSE] if any(loss.is_unfinished for loss in surprises) else [_TO_LOSE]
+            return "\n".join(["flow_broker has lost results:", *(f"  {loss}" for loss in surprises), *to_do])
+        if expected is not None and not self.losses:
             return f"flow_broker was expected to lose results (loses={expected!r}), and has lost none"
         return ""
 
@@ -262,6 +269,16 @@ class FlowBroker(InMemoryBroker):
             if isinstance(middleware, kind):
                 return middleware
         raise ConfigurationError(f"this flow_broker has no {kind.__name__}")
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Return whether taskiq's log has more to say of a task than where it was when it was broken off.
+
+    That is told as a loss. The traceback would be of a driver's innermost parts, as a rule.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is None or not was_cancelled(task)
 
 
 class _Session:

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +37,8 @@ class Loss:
     task_name: str
     task_id: str
     reason: str
+    is_unfinished: bool = False
+    """Whether it was not waited for, or in vain."""
 
     def __str__(self) -> str:
         return f"{self.task_name} ({self.task_id}): {self.reason}"
@@ -59,8 +62,8 @@ class _Delivery:
 class Deliveries:
     """The messages that are under way on the running event loop.
 
-    :param lose: is told of each that does not come to its end; before Python 3.11 not of one that its event loop breaks
-        off.
+    :param lose: is told of each that does not come to its end; before Python 3.11 not of one that had begun when its
+        event loop ended.
     """
 
     def __init__(self, lose: Callable[[Loss], None]) -> None:
@@ -82,21 +85,19 @@ class Deliveries:
                 delivery.gate = self._loop.create_future()
         task = asyncio.ensure_future(self._deliver(delivery, delay, work))
         self._under_way[task] = delivery
-        task.add_done_callback(self._under_way.pop)
+        task.add_done_callback(partial(self._ended, work))
 
     async def _deliver(self, delivery: _Delivery, delay: float, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            if delivery.gate is not None:
-                await delivery.gate
-            elif delay:
-                await asyncio.sleep(delay)
-        except asyncio.CancelledError:
-            work.close()
-            raise
+        if delivery.gate is not None:
+            await delivery.gate
+        elif delay:
+            await asyncio.sleep(delay)
         await work
-        # taskiq makes an error result of a cancellation, and goes on.
-        is_cancelled = getattr(asyncio.current_task(), "cancelling", lambda: False)()
-        if is_cancelled and not delivery.is_cancelled_here:
+
+    def _ended(self, work: Coroutine[Any, Any, None], task: "asyncio.Task[None]") -> None:
+        delivery = self._under_way.pop(task)
+        work.close()  # which has not begun where the task was cancelled before
+        if was_cancelled(task) and delivery.gate is None and not delivery.is_cancelled_here:
             self._lose(_unfinished(delivery.message, "was broken off by the end of its event loop"))
 
     def clock_moved(self) -> None:
@@ -154,8 +155,16 @@ class Deliveries:
         return [task for task, delivery in self._under_way.items() if delivery.gate is None and task is not here]
 
 
+def was_cancelled(task: "asyncio.Task[None]") -> bool:
+    """Return whether somebody cancelled a task, or nearly: before Python 3.11 it must have obeyed.
+
+    taskiq does not: it makes an error result of a cancellation, and goes on.
+    """
+    return task.cancelled() or bool(getattr(task, "cancelling", lambda: 0)())
+
+
 def _unfinished(message: BrokerMessage, reason: str) -> Loss:
-    return Loss(message.task_name, message.task_id, reason)
+    return Loss(message.task_name, message.task_id, reason, is_unfinished=True)
 
 
 def _let_go(delivery: _Delivery) -> None:
