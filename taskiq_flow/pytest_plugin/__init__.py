@@ -188,6 +188,8 @@ def frozen_clock(request: pytest.FixtureRequest) -> "Iterator[FrozenClock]":
             from taskiq_flow.pytest_plugin.everything import freeze_everything
 
             stack.enter_context(freeze_everything(frozen))
+        if (broker := request.node.stash.get(_BROKER, None)) is not None:
+            _let_drive(frozen, broker)
         yield frozen
 
 
@@ -344,7 +346,6 @@ def flow_broker(
     ``@pytest.mark.flow_broker(loses="…")`` expects that.
     """
     from taskiq_flow.pytest_plugin.broker import FlowBroker
-    from taskiq_flow.pytest_plugin.timetable import Timetable
 
     marker = request.node.get_closest_marker("flow_broker")
     expected = _keywords(marker, request.node.nodeid, {"loses"}).get("loses") if marker else None
@@ -355,10 +356,8 @@ def flow_broker(
         schedule_sources=flow_schedule_sources,
     )
     if "frozen_clock" in request.fixturenames:
-        frozen: FrozenClock = request.getfixturevalue("frozen_clock")
-        frozen.follow(broker.clock_moved)
-        frozen.drive(Timetable(broker))
-    request.node.stash[_BROKER] = broker
+        _let_drive(request.getfixturevalue("frozen_clock"), broker)
+    request.node.stash[_BROKER] = broker  # for a clock that the test asks for later, and for the end of its function
     _opened(request).append(broker)
     yield broker
     del request.node.stash[_BROKER]
@@ -413,6 +412,14 @@ def _shutting_down(body: Callable[..., Awaitable[None]], item: pytest.Item) -> C
                 await broker.shutdown()
 
     return test
+
+
+def _let_drive(frozen: "FrozenClock", broker: "FlowBroker") -> None:
+    """Let what is due on a broker happen as the frozen clock moves."""
+    from taskiq_flow.pytest_plugin.timetable import Timetable
+
+    frozen.follow(broker.clock_moved)
+    frozen.drive(Timetable(broker))
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":
