@@ -110,9 +110,12 @@ class FlowBroker(InMemoryBroker):
         used here; but for its ``StorageMiddleware``, ``CacheMiddleware`` and ``PipelineMiddleware``, for which those of
         the test stand in. Nothing that it was connected to is touched. In the end it is as it was.
 
+        :raises TypeError: ``broker`` is no broker, but its name, for example.
         :raises ConfigurationError: tasks were sent already, ``broker`` is this one or adopted, or it serializes
             otherwise than one that was adopted before.
         """
+        if not isinstance(broker, AsyncBroker):
+            raise TypeError(f"adopt() was given {broker!r}, a {type(broker).__name__}: it wants a taskiq AsyncBroker")
         if broker is self or any(adoption.broker is broker for adoption in self._adopted):
             raise ConfigurationError(f"{broker!r} is adopted already")
         if self._sessions.resources():

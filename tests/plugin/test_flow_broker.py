@@ -529,6 +529,11 @@ def test_adoptions_that_cannot_be(flow_broker: FlowBroker) -> None:
     class Other(JSONSerializer):
         pass
 
+    for thing in ("newsletter.broker:broker", pytest, Elsewhere):
+        with pytest.raises(
+            TypeError, match=rf"was given {re.escape(repr(thing))}, a \w+: it wants a taskiq AsyncBroker"
+        ):
+            flow_broker.adopt(thing)  # type: ignore[arg-type]
     flow_broker.adopt(theirs)
     for broker in (theirs, flow_broker):
         with pytest.raises(ConfigurationError, match="adopted already"):
