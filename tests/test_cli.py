@@ -249,7 +249,7 @@ def test_json_is_utf_8_wherever_it_goes(shouts: str) -> None:
     ("arguments", "status", "told"),
     [
         ([], 2, "no storage is named: give --url, or set TASKIQ_FLOW_STORAGE_URL"),
-        (["--url", "memory://"], 2, "no storage is named: "),
+        (["--url", "memory://"], 2, "a memory storage cannot be looked into from outside: "),
         (["--url", "sqlite:///not/there.db"], 2, "there is no database file 'not/there.db'"),
         (["--url", "bogus://user:secret@host"], 2, "bogus://user:***@host"),
         (["--url", "redis://user:secret@127.0.0.1:1/0"], 1, "127.0.0.1:1"),
@@ -264,6 +264,16 @@ def test_what_cannot_be_shown(arguments: list[str], status: int, told: str, caps
     assert output.err.startswith("taskiq-flow: ")
     assert told in output.err
     assert "secret" not in output.err
+
+
+@pytest.mark.usefixtures("no_storage")
+@pytest.mark.parametrize(("name", "value"), [("URL", "memory://"), ("TYPE", "memory")])
+def test_a_memory_storage_in_the_environment(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"TASKIQ_FLOW_STORAGE_{name}", value)
+    assert main(["history"]) == 2
+    assert "a memory storage cannot be looked into from outside: " in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_storage")

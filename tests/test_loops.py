@@ -161,6 +161,41 @@ async def test_closing_reaches_the_loops_of_other_threads(per_loop: PerLoop[Reso
         assert here.made_on is not there.made_on
 
 
+@pytest.mark.parametrize("stays", [{}, {"stays": True}])
+async def test_who_asks_while_it_is_being_closed(stays: dict[str, bool]) -> None:
+    asked: list[Resource] = []
+
+    async def close(_resource: Resource) -> None:
+        if not asked:
+            asked.append(await closing.get())
+            assert closing.resources() == asked
+            await closing.aclose()  # of what stays, nothing is left to be closed
+
+    closing = PerLoop(Resource, close, **stays)
+    first = await closing.get()
+    await closing.aclose()
+    assert (asked == [first]) is bool(stays)
+    assert closing.resources() == []
+    assert await closing.get() not in [first, *asked]
+
+
+async def test_what_stays_is_gone_where_closing_fails() -> None:
+    async def close(_resource: Resource) -> None:
+        raise OSError("already gone")
+
+    per_loop = PerLoop(Resource, close, stays=True)
+    await per_loop.get()
+    with pytest.raises(OSError, match="already gone"):
+        await per_loop.aclose()
+    assert per_loop.resources() == []
+
+
+def test_where_there_is_nothing_to_close_no_event_loop_is_needed(per_loop: PerLoop[Resource]) -> None:
+    """A test under trio may end what it has not used."""
+    with pytest.raises(StopIteration):
+        per_loop.aclose().send(None)
+
+
 def test_closing_leaves_a_loop_that_does_not_run_to_its_end(per_loop: PerLoop[Resource]) -> None:
     loop = asyncio.new_event_loop()
     resource = loop.run_until_complete(per_loop.get())

@@ -133,7 +133,12 @@ def _storage(chosen: argparse.Namespace) -> "BaseStorageAdapter":
         raise ConfigurationError(f"the setting TASKIQ_FLOW_{name} cannot be used: {first['msg']}") from None
     storage = StorageAdapterFactory.create_storage_adapter(config)
     if getattr(storage, "backend", "") == "memory" and config.storage_url in {None, "memory://"}:
-        raise ConfigurationError("no storage is named: give --url, or set TASKIQ_FLOW_STORAGE_URL")
+        if config.storage_url is None and config.storage_type == "auto":
+            raise ConfigurationError("no storage is named: give --url, or set TASKIQ_FLOW_STORAGE_URL")
+        raise ConfigurationError(
+            "a memory storage cannot be looked into from outside: each process has its own, and this one's is empty; "
+            "give --url, or set TASKIQ_FLOW_STORAGE_URL, to one that processes share"
+        )
     url = config.storage_url or DEFAULT_SQLITE_URL
     if url.startswith("sqlite") and (config.storage_url or config.storage_type in {"sqlite", "sqlalchemy"}):
         _refuse_new_file(url)

@@ -15,8 +15,10 @@
 Loaded in every pytest of everybody who has it installed: it imports no taskiq, no driver, nothing heavy.
 """
 
+import functools
+import inspect
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -47,7 +49,7 @@ _SETTINGS = pytest.StashKey[options.Settings]()
 _RUN = pytest.StashKey["Run"]()
 _BACKENDS = pytest.StashKey["Backends"]()
 _OPENED = pytest.StashKey[list["FlowBroker | BackendAdapter"]]()
-
+_BROKER = pytest.StashKey["FlowBroker"]()
 _NOT_RUN = pytest.StashKey[bool]()
 
 _NOWHERE = "nowhere"
@@ -154,14 +156,27 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item) -> "Iterator[None]":
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Let a test fail whose storage was required and cannot run, though it be marked ``xfail``."""
-    outcome: Any = yield
+    outcome = yield
     if item.stash.get(_NOT_RUN, False):
         told: pytest.TestReport = outcome.get_result()
         if told.when == "setup":
             told.outcome = "failed"
             told.__dict__.pop("wasxfail", None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, None, None]:
+    """Shut the broker down where the event loop ends with the test's function, before the teardown: anyio's does."""
+    body = pyfuncitem.obj
+    may_have_a_broker = not {"flow_broker", "request"}.isdisjoint(pyfuncitem.fixturenames)
+    if not may_have_a_broker or not inspect.iscoroutinefunction(body):  # pytest-asyncio has made it a plain one by now
+        yield
+        return
+    pyfuncitem.obj = _shutting_down(body, pyfuncitem)
+    yield
+    pyfuncitem.obj = body
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -192,6 +207,8 @@ def frozen_clock(request: pytest.FixtureRequest) -> "Iterator[FrozenClock]":
             from taskiq_flow.pytest_plugin.everything import freeze_everything
 
             stack.enter_context(freeze_everything(frozen))
+        if (broker := request.node.stash.get(_BROKER, None)) is not None:
+            _let_drive(frozen, broker)
         yield frozen
 
 
@@ -354,13 +371,12 @@ def flow_broker(
 ) -> "Iterator[FlowBroker]":
     """An in-memory taskiq broker whose results, caches, pipelines and schedules are on ``storage_adapter``.
 
-    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run. What
-    was lost on the way fails the test then: results that could not be stored, tasks that ended without one, or did not
-    end.
+    It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run and all
+    that these send; only ``asyncio.run`` waits for nothing, so ``await flow_broker.drain()`` within. What was lost on
+    the way fails the test then: results that could not be stored, tasks that ended without one, or did not end.
     ``@pytest.mark.flow_broker(loses="…")`` expects that.
     """
     from taskiq_flow.pytest_plugin.broker import FlowBroker
-    from taskiq_flow.pytest_plugin.timetable import Timetable
 
     marker = request.node.get_closest_marker("flow_broker")
     expected = _arguments(marker, request.node.nodeid, "loses").get("loses") if marker else None
@@ -371,11 +387,11 @@ def flow_broker(
         schedule_sources=flow_schedule_sources,
     )
     if "frozen_clock" in request.fixturenames:
-        frozen: FrozenClock = request.getfixturevalue("frozen_clock")
-        frozen.follow(broker.clock_moved)
-        frozen.drive(Timetable(broker))
+        _let_drive(request.getfixturevalue("frozen_clock"), broker)
+    request.node.stash[_BROKER] = broker  # for a clock that the test asks for later, and for the end of its function
     _opened(request).append(broker)
     yield broker
+    del request.node.stash[_BROKER]
     broker.close_from_outside()
     if problem := broker.unexpected(expected):
         pytest.fail(problem, pytrace=False)
@@ -416,6 +432,29 @@ def _backend_of(item: pytest.Item) -> str | None:
         return None
     name = item.callspec.params.get("_storage_backend_name")
     return None if name is None else str(name)
+
+
+def _shutting_down(body: Callable[..., Awaitable[None]], item: pytest.Item) -> Callable[..., Awaitable[None]]:
+    """Return a test's coroutine function that shuts the test's broker down in the end."""
+
+    @functools.wraps(body)
+    async def test(**arguments: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            await body(**arguments)
+        finally:
+            if (broker := item.stash.get(_BROKER, None)) is not None:
+                await broker.shutdown()
+
+    return test
+
+
+def _let_drive(frozen: "FrozenClock", broker: "FlowBroker") -> None:
+    """Let what is due on a broker happen as the frozen clock moves."""
+    from taskiq_flow.pytest_plugin.timetable import Timetable
+
+    frozen.follow(broker.clock_moved)
+    frozen.drive(Timetable(broker))
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":

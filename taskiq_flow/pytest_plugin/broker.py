@@ -5,19 +5,21 @@ needs no async plugin, and a test may call ``asyncio.run`` more than once.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from taskiq import AsyncBroker, AsyncResultBackend, BrokerMessage, InMemoryBroker, ScheduleSource, TaskiqMiddleware
 from taskiq.exceptions import UnknownTaskError
+from taskiq.receiver import Receiver
 
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, LostResult, StorageMiddleware
 from taskiq_flow.pytest_plugin.adoption import Adoption
-from taskiq_flow.pytest_plugin.deliveries import Deliveries, Loss, StuckTasksError
+from taskiq_flow.pytest_plugin.deliveries import Deliveries, Loss, StuckTasksError, was_cancelled
 from taskiq_flow.pytest_plugin.workers import Workers
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.loops import PerLoop
@@ -27,6 +29,9 @@ __all__ = ["FlowBroker"]
 M = TypeVar("M", bound=TaskiqMiddleware)
 
 _SYNC_TASK_THREADS = 4
+_LOGGER = logging.getLogger(Receiver.__module__)
+_TO_WAIT = "what still runs is waited for by `await flow_broker.drain()` at the end of the test, on the same event loop"
+_TO_LOSE = 'a loss that is meant is declared by @pytest.mark.flow_broker(loses="…"), a regular expression that finds it'
 
 
 class FlowBroker(InMemoryBroker):
@@ -64,8 +69,10 @@ class FlowBroker(InMemoryBroker):
         self._make_storage = make_storage
         self._adopted: list[Adoption] = []
         self._workers: Workers | None = None
-        self._sessions = PerLoop(lambda: _Session(self.losses.append), self._end)
+        # A session stays while it ends: what the tasks send that it waits for is its own, and waited for as well.
+        self._sessions = PerLoop(lambda: _Session(self.losses.append), self._end, stays=True)
         self.add_middlewares(*middlewares)
+        _LOGGER.addFilter(_says_something)
 
     def add_middlewares(self, *middlewares: TaskiqMiddleware) -> None:
         """Add middlewares, and listen to what those of this package lose."""
@@ -103,9 +110,12 @@ class FlowBroker(InMemoryBroker):
         used here; but for its ``StorageMiddleware``, ``CacheMiddleware`` and ``PipelineMiddleware``, for which those of
         the test stand in. Nothing that it was connected to is touched. In the end it is as it was.
 
+        :raises TypeError: ``broker`` is no broker, but its name, for example.
         :raises ConfigurationError: tasks were sent already, ``broker`` is this one or adopted, or it serializes
             otherwise than one that was adopted before.
         """
+        if not isinstance(broker, AsyncBroker):
+            raise TypeError(f"adopt() was given {broker!r}, a {type(broker).__name__}: it wants a taskiq AsyncBroker")
         if broker is self or any(adoption.broker is broker for adoption in self._adopted):
             raise ConfigurationError(f"{broker!r} is adopted already")
         if self._sessions.resources():
@@ -146,7 +156,7 @@ class FlowBroker(InMemoryBroker):
                 session.is_started = True
 
     async def shutdown(self) -> None:
-        """Wait for the tasks that run, and shut down, on the running loop."""
+        """Wait for the tasks that run, and for what they send, and shut down, on the running loop."""
         await self._sessions.aclose()
 
     def close_from_outside(self) -> None:
@@ -154,6 +164,7 @@ class FlowBroker(InMemoryBroker):
         try:
             self._sessions.close_from_outside(self.patience + 5)
         finally:
+            _LOGGER.removeFilter(_says_something)
             while self._adopted:
                 self._adopted.pop().release()
 
@@ -162,18 +173,16 @@ class FlowBroker(InMemoryBroker):
 
         :param expected: a regular expression that finds the losses which are expected; None for none.
         """
-        told = [str(loss) for loss in self.losses]
-        surprises = [line for line in told if expected is None or not re.search(expected, line)]
+        surprises = [loss for loss in self.losses if expected is None or not re.search(expected, str(loss))]
         if surprises:
-            return "flow_broker has lost results:\n" + "\n".join(f"  {line}" for line in surprises)
-        if expected is not None and not told:
+            to_do = [_TO_WAIT, _TO_LOSE] if any(loss.is_unfinished for loss in surprises) else [_TO_LOSE]
+            return "\n".join(["flow_broker has lost results:", *(f"  {loss}" for loss in surprises), *to_do])
+        if expected is not None and not self.losses:
             return f"flow_broker was expected to lose results (loses={expected!r}), and has lost none"
         return ""
 
     async def _end(self, session: "_Session") -> None:
-        with suppress(StuckTasksError):
-            await session.deliveries.settle(self.patience)
-        self.losses += await session.deliveries.cancel()
+        await session.deliveries.end(self.patience)
         if session.is_started:
             await super().shutdown()
             self.receiver.executor = None
@@ -263,6 +272,16 @@ class FlowBroker(InMemoryBroker):
             if isinstance(middleware, kind):
                 return middleware
         raise ConfigurationError(f"this flow_broker has no {kind.__name__}")
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Return whether taskiq's log has more to say of a task than where it was when it was broken off.
+
+    That is told as a loss. The traceback would be of a driver's innermost parts, as a rule.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is None or not was_cancelled(task)
 
 
 class _Session:

@@ -5,7 +5,9 @@ import linecache
 import os
 import sysconfig
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +21,7 @@ __all__ = ["Deliveries", "Loss", "StuckTasksError"]
 
 # Where the code of others lies: what a task waits for is shown in the application's own.
 _OTHERS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
-_PATIENCE = 1.0
+_OBEDIENCE = 1.0
 """Seconds that tasks have to obey when they are cancelled."""
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -35,6 +37,8 @@ class Loss:
     task_name: str
     task_id: str
     reason: str
+    is_unfinished: bool = False
+    """Whether it was not waited for, or in vain."""
 
     def __str__(self) -> str:
         return f"{self.task_name} ({self.task_id}): {self.reason}"
@@ -58,16 +62,22 @@ class _Delivery:
 class Deliveries:
     """The messages that are under way on the running event loop.
 
-    :param lose: is told of each that its event loop breaks off; before Python 3.11 that cannot be seen.
+    :param lose: is told of each that does not come to its end; before Python 3.11 not of one that had begun when its
+        event loop ended.
     """
 
     def __init__(self, lose: Callable[[Loss], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._lose = lose
         self._under_way: dict[asyncio.Task[None], _Delivery] = {}
+        self._is_over = False
 
     def start(self, message: BrokerMessage, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, which handles ``message``: after the seconds of the label ``delay``, if it has one."""
+        if self._is_over:
+            work.close()
+            self._lose(_unfinished(message, "was sent after the end of the test, when nothing is run any more"))
+            return
         delivery = _Delivery(message)
         if delay := _delay(message):
             delivery.due = clock.now_ms() + round(delay * 1000)
@@ -75,23 +85,20 @@ class Deliveries:
                 delivery.gate = self._loop.create_future()
         task = asyncio.ensure_future(self._deliver(delivery, delay, work))
         self._under_way[task] = delivery
-        task.add_done_callback(self._under_way.pop)
+        task.add_done_callback(partial(self._ended, work))
 
     async def _deliver(self, delivery: _Delivery, delay: float, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            if delivery.gate is not None:
-                await delivery.gate
-            elif delay:
-                await asyncio.sleep(delay)
-        except asyncio.CancelledError:
-            work.close()
-            raise
+        if delivery.gate is not None:
+            await delivery.gate
+        elif delay:
+            await asyncio.sleep(delay)
         await work
-        # taskiq makes an error result of a cancellation, and goes on.
-        is_cancelled = getattr(asyncio.current_task(), "cancelling", lambda: False)()
-        if is_cancelled and not delivery.is_cancelled_here:
-            message = delivery.message
-            self._lose(Loss(message.task_name, message.task_id, "was broken off by the end of its event loop"))
+
+    def _ended(self, work: Coroutine[Any, Any, None], task: "asyncio.Task[None]") -> None:
+        delivery = self._under_way.pop(task)
+        work.close()  # which has not begun where the task was cancelled before
+        if was_cancelled(task) and delivery.gate is None and not delivery.is_cancelled_here:
+            self._lose(_unfinished(delivery.message, "was broken off by the end of its event loop"))
 
     def clock_moved(self) -> None:
         """Let go what is due by now; called from whichever thread moved the clock."""
@@ -121,18 +128,24 @@ class Deliveries:
         """Return a line for each message under way, that says what it waits for."""
         return [f"  {delivery} {_what_it_waits_for(task, delivery)}" for task, delivery in self._under_way.items()]
 
-    async def cancel(self) -> list[Loss]:
-        """Cancel what is under way, and return what that breaks off: what waits for the frozen clock has not begun."""
-        broken_off = []
+    async def end(self, patience: float) -> None:
+        """Wait until nothing runs any more, what running tasks send included, and cancel what is left then.
+
+        What waits for the frozen clock has not begun, and is not lost.
+
+        :param patience: seconds of real time.
+        """
+        with suppress(StuckTasksError):
+            await self.settle(patience)
+        self._is_over = True  # what is cancelled may send something yet: a chain without an end must have one
         for task, delivery in self._under_way.items():
-            if delivery.gate is None:
-                reason = f"was still running at the end of the test, and {_what_it_waits_for(task, delivery)}"
-                broken_off.append(Loss(delivery.message.task_name, delivery.message.task_id, reason))
+            if delivery.gate is None and not delivery.is_cancelled_here:
+                reason = f"was still running at the end of the test and {patience:g} s later, and "
+                self._lose(_unfinished(delivery.message, reason + _what_it_waits_for(task, delivery)))
             delivery.is_cancelled_here = True
             task.cancel()
         if self._under_way:
-            await asyncio.wait([*self._under_way], timeout=_PATIENCE)
-        return broken_off
+            await asyncio.wait([*self._under_way], timeout=_OBEDIENCE)
 
     def _held(self) -> list[_Delivery]:
         return [delivery for delivery in self._under_way.values() if delivery.gate is not None]
@@ -140,6 +153,18 @@ class Deliveries:
     def _running(self) -> "list[asyncio.Task[None]]":
         here = asyncio.current_task()
         return [task for task, delivery in self._under_way.items() if delivery.gate is None and task is not here]
+
+
+def was_cancelled(task: "asyncio.Task[None]") -> bool:
+    """Return whether somebody cancelled a task, or nearly: before Python 3.11 it must have obeyed.
+
+    taskiq does not: it makes an error result of a cancellation, and goes on.
+    """
+    return task.cancelled() or bool(getattr(task, "cancelling", lambda: 0)())
+
+
+def _unfinished(message: BrokerMessage, reason: str) -> Loss:
+    return Loss(message.task_name, message.task_id, reason, is_unfinished=True)
 
 
 def _let_go(delivery: _Delivery) -> None:

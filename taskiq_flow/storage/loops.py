@@ -32,17 +32,23 @@ class PerLoop(Generic[T]):
 
     :param make: makes the resource; does no I/O.
     :param close: closes it; runs on the loop that it was made for, and again if it is cancelled.
+    :param stays: whoever asks for a resource that is being closed gets that one, as what ``close`` waits for may need
+        it; else another is made.
     """
 
-    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
+    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]], *, stays: bool = False) -> None:
         self._make = make
         self._close = close
+        self._stays = stays
         self._held: dict[asyncio.AbstractEventLoop, _Held[T]] = {}
+        self._closing: dict[asyncio.AbstractEventLoop, T] = {}
         self._lock = threading.Lock()
 
     async def get(self) -> T:
         """Return the running loop's resource, made now if need be."""
         loop = asyncio.get_running_loop()
+        if loop in self._closing:
+            return self._closing[loop]
         held = self._held.get(loop)
         if held is None:
             resource = self._make()
@@ -53,13 +59,12 @@ class PerLoop(Generic[T]):
 
     def resources(self) -> list[T]:
         """Return the resources that are there, one for each loop."""
-        return [held.resource for held in list(self._held.values())]
+        return [held.resource for held in list(self._held.values())] + list(self._closing.values())
 
     async def aclose(self) -> None:
         """Close every resource, each on its loop. Those of a loop that does not run are left to that loop's end."""
-        here = asyncio.get_running_loop()
         for loop in list(self._held):
-            if loop is here:
+            if loop is asyncio.get_running_loop():
                 await self._end(loop)
             elif loop.is_running():
                 ending = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(loop), loop))
@@ -115,8 +120,13 @@ async def _keep(
     finally:
         if (per_loop := owner()) is not None:
             per_loop._held.pop(loop, None)
+            if per_loop._stays:
+                per_loop._closing[loop] = resource
         try:
             await close(resource)
         except asyncio.CancelledError:
             await close(resource)  # the end of a loop cancels every task once, and then waits for it
             raise
+        finally:
+            if per_loop is not None:
+                per_loop._closing.pop(loop, None)

@@ -79,6 +79,118 @@ def test_async_style(inner: InnerRun, style: str, real_servers: list[str]) -> No
     result.assert_outcomes(passed=5)
 
 
+PIPELINE = """
+    import asyncio
+
+    import pytest
+
+    from taskiq_flow.pipeline import Pipeline
+
+    @pytest.fixture
+    def campaign(flow_broker):
+        @flow_broker.task(task_name="readers")
+        async def readers(topic):
+            return ["ann", "bob", "cid"]
+
+        @flow_broker.task(task_name="is_asked")
+        async def is_asked(name):
+            return name != "bob"
+
+        @flow_broker.task(task_name="send")
+        async def send(name):
+            return f"a letter to {name}"
+
+        steps = Pipeline(flow_broker, readers).filter(is_asked, check_interval=0.01).map(send, check_interval=0.01)
+        return steps.call_next(flow_broker.task(task_name="count")(len_of))
+
+    async def len_of(letters):
+        return len(letters)
+
+    @pytest.fixture
+    def all_is_stored(storage_adapter):
+        yield
+        assert len(asyncio.run(storage_adapter.keys("pipeline:*:task:*"))) == 1 + 4 + 3 + 1
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+"""
+
+SENDING = """
+    {mark}
+    async def test_sends_and_ends(all_is_stored, campaign):
+        await campaign.kiq("letters")
+
+    {mark}
+    async def test_asks_later(all_is_stored, request):
+        await request.getfixturevalue("campaign").kiq("letters")
+
+    {mark}
+    async def test_fails(all_is_stored, campaign):
+        await campaign.kiq("letters")
+        pytest.fail("for a reason of its own")
+"""
+
+OF_A_PLUGIN = {
+    "pytest-asyncio auto": ("auto", ""),
+    "pytest-asyncio strict": ("strict", "@pytest.mark.asyncio"),
+    "pytest-asyncio, one loop for the module": ("strict", '@pytest.mark.asyncio(loop_scope="module")'),
+    "anyio": ("strict", "@pytest.mark.anyio"),
+}
+
+
+@pytest.mark.parametrize("style", OF_A_PLUGIN)
+def test_what_tasks_send_after_the_test_is_waited_for(inner: InnerRun, style: str, real_servers: list[str]) -> None:
+    asyncio_mode, mark = OF_A_PLUGIN[style]
+    result = inner(PIPELINE + SENDING.format(mark=mark), *real_servers, asyncio_mode=asyncio_mode)
+    result.assert_outcomes(passed=10, failed=5)
+
+
+ENDLESS = """
+    import asyncio
+
+    import pytest
+    from taskiq import TaskiqMiddleware
+
+    class Again(TaskiqMiddleware):
+        async def post_save(self, message, result):
+            await self.broker.find_task("again").kiq()
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    {mark}
+    async def test_it(flow_broker):
+        flow_broker.patience = 0.12
+        flow_broker.add_middlewares(Again())
+
+        @flow_broker.task(task_name="again")
+        async def again():
+            await asyncio.sleep(0.05)
+
+        await again.kiq()
+
+    {mark}
+    async def test_next(flow_broker):
+        pass
+"""
+
+
+@pytest.mark.parametrize("style", ["pytest-asyncio auto", "anyio"])
+def test_a_chain_without_an_end_is_ended(inner: InnerRun, style: str) -> None:
+    asyncio_mode, mark = OF_A_PLUGIN[style]
+    result = inner(ENDLESS.format(mark=mark), "--storage-backends=memory", asyncio_mode=asyncio_mode)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "  again (*): was still running at the end of the test and 0.12 s later, and waits in again *: await *",
+            "  again (*): was sent after the end of the test, when nothing is run any more",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*broken off*")
+
+
 def test_flow_broker_without_an_async_plugin(inner: InnerRun) -> None:
     code = """
         import asyncio

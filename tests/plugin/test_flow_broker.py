@@ -268,6 +268,90 @@ def test_what_the_end_of_an_event_loop_breaks_off(inner: InnerRun) -> None:
     result.stdout.fnmatch_lines(["  slow (*): was broken off by the end of its event loop"])
 
 
+@pytest.mark.parametrize("label", ["", ".with_labels(delay=0.01)"])
+def test_what_has_not_begun_when_its_event_loop_ends(inner: InnerRun, label: str) -> None:
+    code = f"""
+        import asyncio
+
+        def test_it(flow_broker):
+            @flow_broker.task(task_name="second")
+            async def second(): ...
+
+            @flow_broker.task(task_name="first")
+            async def first():
+                await second.kicker(){label}.kiq()
+
+            asyncio.run(first.kiq())
+    """
+    result = inner(code, "--storage-backends=memory")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["  second (*): was broken off by the end of its event loop"])
+
+
+def test_what_is_sent_while_the_broker_shuts_down(inner: InnerRun) -> None:
+    code = """
+        from taskiq import TaskiqEvents
+
+        async def test_it(flow_broker):
+            @flow_broker.task(task_name="task")
+            async def task(): ...
+
+            @flow_broker.task(task_name="farewell")
+            async def farewell(): ...
+
+            @flow_broker.on_event(TaskiqEvents.WORKER_SHUTDOWN)
+            async def ending(state):
+                await farewell.kiq()
+
+            await task.kiq()
+    """
+    result = inner(code, "--storage-backends=memory")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["  farewell (*): was sent after the end of the test, when nothing is run any more"])
+
+
+HINTS = """
+import asyncio, pytest
+
+async def test_is_stuck(flow_broker):
+    flow_broker.patience = 0.01
+
+    @flow_broker.task(task_name="slow")
+    async def slow():
+        await asyncio.sleep(60)
+
+    await slow.kiq()
+
+def test_is_broken_off(flow_broker):
+    @flow_broker.task(task_name="slow")
+    async def slow():
+        await asyncio.sleep(60)
+
+    asyncio.run(slow.kiq())
+
+async def test_is_no_data(flow_broker):
+    @flow_broker.task(task_name="unstorable")
+    async def unstorable():
+        return object()
+
+    await unstorable.kiq()
+    await flow_broker.drain()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not know before that it was cancelled")
+def test_what_to_do_is_said(inner: InnerRun) -> None:
+    result = inner(HINTS, "--storage-backends=memory")
+    result.assert_outcomes(passed=3, errors=3)
+    wait = "what still runs is waited for by `await flow_broker.drain()` at the end of the test, *"
+    meant = 'a loss that is meant is declared by @pytest.mark.flow_broker(loses="*'
+    told = ["  slow (*): was still running *", wait, meant]
+    told += ["  slow (*): was broken off *", wait, meant]
+    told += ["  unstorable (*): its result was not stored: *", meant]
+    result.stdout.fnmatch_lines(told, consecutive=False)
+    result.stdout.no_fnmatch_line("*CancelledError*")  # where a driver stood when its task was cancelled says nothing
+
+
 # --- drain ------------------------------------------------------------------------------------------------------------
 
 
@@ -445,6 +529,11 @@ def test_adoptions_that_cannot_be(flow_broker: FlowBroker) -> None:
     class Other(JSONSerializer):
         pass
 
+    for thing in ("newsletter.broker:broker", pytest, Elsewhere):
+        with pytest.raises(
+            TypeError, match=rf"was given {re.escape(repr(thing))}, a \w+: it wants a taskiq AsyncBroker"
+        ):
+            flow_broker.adopt(thing)  # type: ignore[arg-type]
     flow_broker.adopt(theirs)
     for broker in (theirs, flow_broker):
         with pytest.raises(ConfigurationError, match="adopted already"):

@@ -16,6 +16,7 @@ from taskiq_flow.pytest_plugin.broker import FlowBroker
 from taskiq_flow.pytest_plugin.deliveries import StuckTasksError
 from taskiq_flow.schedule_source import StorageScheduleSource
 from taskiq_flow.storage import BaseStorageAdapter
+from tests.inner import InnerRun
 
 MIDNIGHT = datetime(2026, 3, 29, tzinfo=timezone.utc)  # a day on which Europe's clocks change
 AT_MIDNIGHT = pytest.mark.frozen_clock(at=MIDNIGHT.isoformat())
@@ -222,3 +223,45 @@ async def test_without_a_broker_it_is_tick(storage_adapter: BaseStorageAdapter, 
     assert not await storage_adapter.exists("key")
     with pytest.raises(ValueError, match="only moves forward"):
         await frozen_clock.advance(-1)
+
+
+def test_the_clock_drives_the_broker_whichever_is_asked_for_first(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        async def reminded(flow_broker, frozen_clock):
+            ran = []
+
+            @flow_broker.task(task_name="remind")
+            async def remind():
+                ran.append(1)
+
+            await remind.schedule_by_cron(flow_broker.schedule_source, "* * * * *")
+            await remind.kicker().with_labels(delay=90).kiq()
+            await frozen_clock.advance(120)
+            return len(ran) == 3
+
+        async def test_arguments(frozen_clock, flow_broker):
+            assert await reminded(flow_broker, frozen_clock)
+
+        async def test_arguments_the_other_way_round(flow_broker, frozen_clock):
+            assert await reminded(flow_broker, frozen_clock)
+
+        async def test_the_clock_later(flow_broker, request):
+            assert await reminded(flow_broker, request.getfixturevalue("frozen_clock"))
+
+        async def test_the_broker_later(frozen_clock, request, storage_backend):
+            assert await reminded(request.getfixturevalue("flow_broker"), frozen_clock)
+
+        async def test_both_later(request, storage_backend):
+            broker = request.getfixturevalue("flow_broker")
+            assert await reminded(broker, request.getfixturevalue("frozen_clock"))
+
+        async def test_both_later_the_other_way_round(request, storage_backend):
+            frozen = request.getfixturevalue("frozen_clock")
+            assert await reminded(request.getfixturevalue("flow_broker"), frozen)
+
+        async def test_neither(request):
+            assert await request.getfixturevalue("frozen_clock").advance(1)
+    """
+    inner(code, "--storage-backends=memory").assert_outcomes(passed=7)
