@@ -124,6 +124,46 @@ async def test_the_storage_hangs(
     assert await storage_adapter.get("key") == 1
 
 
+@pytest.mark.storage_backends("all")
+async def test_what_was_given_up_while_the_storage_hung_is_never_done(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    await storage_adapter.set("key", "old")
+    with storage_faults.pause(), pytest.raises(StorageConnectionError):
+        await storage_adapter.set("key", "new")
+    await asyncio.sleep(0.3)  # real time, for the server of another process
+    assert await storage_adapter.get("key") == "old"
+
+
+@pytest.mark.storage_backends("all")
+async def test_nor_is_what_came_in_parts_or_was_given_up_by_its_caller(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    for key in ("long", "short"):
+        await storage_adapter.set(key, "old")
+    with storage_faults.pause():
+        long = asyncio.ensure_future(storage_adapter.set("long", "new" * 2**20))
+        short = asyncio.ensure_future(storage_adapter.set("short", "new"))
+        await asyncio.sleep(0.05)
+        short.cancel()
+        outcomes = await asyncio.gather(long, short, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StorageConnectionError, asyncio.CancelledError]
+    await asyncio.sleep(0.3)  # real time, as above
+    assert [await storage_adapter.get(key) for key in ("long", "short")] == ["old", "old"]
+
+
+@pytest.mark.storage_backends("all")
+async def test_what_is_still_wanted_when_the_storage_has_hung_is_done(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    value = "new" * 2**20
+    with storage_faults.pause():
+        waiting = asyncio.ensure_future(storage_adapter.set("key", value))
+        await asyncio.sleep(0.2)
+    await waiting
+    assert await storage_adapter.get("key") == value
+
+
 async def test_what_is_illegal_is_refused(storage_faults: StorageFaults) -> None:
     with pytest.raises(ValueError, match=f"no operation 'save'; known are: {', '.join(OPERATIONS)}"):
         storage_faults.fail("save")
