@@ -58,6 +58,22 @@ async def test_calls_are_late(storage_adapter: BaseStorageAdapter, storage_fault
     assert time.monotonic() - began >= 0.1
 
 
+async def test_a_call_has_one_time_out_whatever_it_waits_for(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    late = [storage_faults.delay(1.9), storage_faults.delay(1.9)]
+    began = time.monotonic()
+    with pytest.raises(StorageConnectionError, match=r"get\('key'\) failed: no answer within 2 s"):
+        await storage_adapter.get("key")
+    assert 2 <= time.monotonic() - began < 3.5
+    late[1].undo()
+    storage_faults.pause()
+    began = time.monotonic()
+    with pytest.raises(StorageConnectionError, match="no answer within 2 s"):
+        await storage_adapter.get("key")
+    assert 2 <= time.monotonic() - began < 3.5
+
+
 async def test_a_record_is_damaged(
     storage_adapter: BaseStorageAdapter, make_storage_adapter: Make, storage_faults: StorageFaults
 ) -> None:

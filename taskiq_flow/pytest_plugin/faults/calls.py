@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -79,10 +80,15 @@ class Calls:
                 async with original(adapter, name, *arguments):
                     yield
                 return
-            await self._disturb(adapter, name, *arguments)
+            doing = f"{name}({', '.join(map(repr, arguments))})"
+            timeout = min(self._timeout, adapter._operation_timeout)
             try:
-                async with original(adapter, name, *arguments):
-                    yield
+                with anyio.move_on_after(timeout) as in_time:  # whatever it waits for, and however often
+                    await self._disturb(adapter, name, doing)
+                    async with original(adapter, name, *arguments):
+                        yield
+                if in_time.cancelled_caught:
+                    raise adapter._unreachable(doing, f"no answer within {timeout:g} s")
             except (Exception, asyncio.CancelledError):
                 # A driver that was stopped has said that its connection be closed; asyncio does so in its next turn.
                 # Until then a server that hangs could come back, and do what was given up: see Proxy.resume.
@@ -126,10 +132,10 @@ class Calls:
         # "-" is what stands before the name of a test's second namespace: "run_1" must not take in "run_12".
         return adapter.namespace == self._namespace or adapter.namespace.startswith(f"{self._namespace}-")
 
-    async def _disturb(self, adapter: BackendAdapter, name: str, *arguments: str) -> None:
-        doing = f"{name}({', '.join(map(repr, arguments))})"
+    async def _disturb(self, adapter: BackendAdapter, operation: str, doing: str) -> None:
+        """Let happen to a call what is to happen before it reaches its storage."""
         for fault in list(self._faults):
-            if not fault.happens_to(name):
+            if not fault.happens_to(operation):
                 continue
             if fault.seconds:
                 await self._wait(adapter, doing, fault.seconds)
@@ -139,19 +145,15 @@ class Calls:
             await self._wait(adapter, doing)
 
     async def _wait(self, adapter: BackendAdapter, doing: str, seconds: float | None = None) -> None:
-        """Wait for ``seconds``, or until the end of the pause; for no longer than a call may take."""
-        timeout = min(self._timeout, adapter._operation_timeout)
+        """Wait for ``seconds``, or until the end of the pause."""
         waiting = _Waiting(for_resume=seconds is None)
         self._waiting.add(waiting)
         try:
-            await asyncio.wait([waiting.told], timeout=timeout if seconds is None else min(seconds, timeout))
+            await asyncio.wait([waiting.told], timeout=seconds)
         finally:
             self._waiting.discard(waiting)
-        if waiting.told.done():
-            if waiting.told.result():
-                raise adapter._unreachable(doing, "the connection was lost (storage_faults.disconnect())")
-        elif seconds is None or seconds >= timeout:
-            raise adapter._unreachable(doing, f"no answer within {timeout:g} s")
+        if waiting.told.done() and waiting.told.result():
+            raise adapter._unreachable(doing, "the connection was lost (storage_faults.disconnect())")
 
 
 class _Waiting:
