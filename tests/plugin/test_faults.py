@@ -210,6 +210,33 @@ def test_all_is_undone(inner: InnerRun) -> None:
     inner(code, "--storage-backends=fakes").assert_outcomes(passed=6, errors=3)
 
 
+def test_all_is_undone_where_a_loop_was_closed_with_a_call_waiting(inner: InnerRun, real_servers: list[str]) -> None:
+    code = """
+        import asyncio
+        import socket
+        from urllib.parse import urlsplit
+
+        proxies, tasks = set(), []
+
+        def test_leaves_a_call_waiting(storage_adapter, storage_backend, storage_config, storage_faults):
+            if storage_backend.is_real:
+                proxies.add(urlsplit(storage_config.storage_url).port)
+            storage_faults.delay(1.5)
+            loop = asyncio.new_event_loop()
+            tasks.append(loop.create_task(storage_adapter.get("key")))
+            loop.run_until_complete(asyncio.sleep(0.05))
+            loop.close()
+            assert storage_faults.disconnect() == 0
+
+        def test_no_proxy_is_left():
+            assert len(proxies) == 2
+            for port in proxies:
+                with socket.socket() as client:
+                    assert client.connect_ex(("127.0.0.1", port)) != 0
+    """
+    inner(code, *real_servers).assert_outcomes(passed=6)
+
+
 # --- what it is for ---------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from taskiq_flow.pytest_plugin.faults.calls import OPERATIONS, Calls, Fault
@@ -51,13 +51,12 @@ class StorageFaults:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Listen to the calls of the test's adapters; at the end, undo whatever was done."""
-        with self._calls.overheard():
-            try:
-                yield
-            finally:
-                self._calls.undo()
-                if self._proxy is not None:
-                    self._janitor.run(self._proxy.close())
+        with ExitStack() as at_the_end:  # each of these, whatever becomes of the others
+            at_the_end.enter_context(self._calls.overheard())
+            if (proxy := self._proxy) is not None:
+                at_the_end.callback(lambda: self._janitor.run(proxy.close()))
+            at_the_end.callback(self._calls.undo)
+            yield
 
     def fail(
         self, op: str | None = None, times: int | None = 1, error: BaseException | type[BaseException] | None = None

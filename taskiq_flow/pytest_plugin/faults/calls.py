@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 import pytest
@@ -166,7 +166,8 @@ class _Waiting:
         """Whether its connection is cut."""
 
     def end(self, cut: bool) -> None:
-        self._loop.call_soon_threadsafe(self._end, cut)
+        with suppress(RuntimeError):  # its loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._end, cut)
 
     def _end(self, cut: bool) -> None:
         if not self.told.done():
