@@ -1,6 +1,7 @@
 """``storage_faults``: a bad day, on every storage, for one test and nobody else."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -180,13 +181,39 @@ async def test_what_is_still_wanted_when_the_storage_has_hung_is_done(
     assert await storage_adapter.get("key") == value
 
 
-async def test_what_is_illegal_is_refused(storage_faults: StorageFaults) -> None:
-    with pytest.raises(ValueError, match=f"no operation 'save'; known are: {', '.join(OPERATIONS)}"):
-        storage_faults.fail("save")
-    with pytest.raises(ValueError, match="at least once, not 0 times"):
-        storage_faults.fail(times=0)
-    with pytest.raises(ValueError, match="seconds above 0, not -1"):
-        storage_faults.delay(-1)
+@pytest.mark.storage_backends("memory")
+@pytest.mark.parametrize(
+    ("settings", "refused", "complaint"),
+    [
+        ({"op": "save"}, ValueError, f"no operation 'save'; known are: {', '.join(OPERATIONS)}"),
+        ({"times": 0}, ValueError, "times must be a whole number above 0, or None for all calls, not 0"),
+        ({"times": -1}, ValueError, "not -1$"),
+        ({"times": True}, ValueError, "not True$"),
+        ({"times": 1.5}, ValueError, r"not 1\.5$"),
+        ({"error": "x"}, TypeError, "error must be an exception or a class of exceptions, not 'x'"),
+        ({"error": int}, TypeError, "not <class 'int'>"),
+        ({"error": UnicodeDecodeError}, TypeError, r"made of a message alone \(.+\): give error=UnicodeDecodeError\("),
+        ({"seconds": 0}, ValueError, "seconds must be a number of seconds above 0, not 0"),
+        ({"seconds": -1}, ValueError, "not -1$"),
+        ({"seconds": math.nan}, ValueError, "not nan$"),
+        ({"seconds": math.inf}, ValueError, "not inf$"),
+        ({"seconds": True}, ValueError, "not True$"),
+        ({"seconds": "1"}, ValueError, "not '1'$"),
+        ({"seconds": 1, "op": "save"}, ValueError, "no operation 'save'"),
+        ({"seconds": 1, "times": 0}, ValueError, "not 0$"),
+    ],
+)
+async def test_what_is_illegal_is_refused_at_once(
+    storage_adapter: BaseStorageAdapter,
+    storage_faults: StorageFaults,
+    settings: dict[str, Any],
+    refused: type[Exception],
+    complaint: str,
+) -> None:
+    ask = storage_faults.delay if "seconds" in settings else storage_faults.fail
+    with pytest.raises(refused, match=complaint):
+        ask(**settings)
+    assert await storage_adapter.get("key") is None
 
 
 def test_all_is_undone(inner: InnerRun) -> None:

@@ -29,10 +29,10 @@ class Fault:
     ) -> None:
         if op is not None and op not in OPERATIONS:
             raise ValueError(f"a storage has no operation {op!r}; known are: {', '.join(OPERATIONS)}")
-        if times is not None and times < 1:
-            raise ValueError(f"a fault happens at least once, not {times!r} times; times=None is for all calls")
+        if times is not None and (type(times) is not int or times < 1):
+            raise ValueError(f"times must be a whole number above 0, or None for all calls, not {times!r}")
         self.happened = 0
-        self.error = error
+        self.error = None if error is None else _checked_error(error)
         self.seconds = seconds
         self._op = op
         self._times = times
@@ -57,6 +57,23 @@ class Fault:
                 return False
             self.happened += 1
             return True
+
+
+def _checked_error(error: BaseException | type[BaseException]) -> BaseException | type[BaseException]:
+    """Return what a fault raises, which would else be found out at the call, as an error of the application's.
+
+    :raises TypeError: it is no exception, or a class that needs more than a message.
+    """
+    if isinstance(error, BaseException):
+        return error
+    if not (isinstance(error, type) and issubclass(error, BaseException)):
+        raise TypeError(f"error must be an exception or a class of exceptions, not {error!r}")
+    try:
+        error("a message")
+    except Exception as problem:  # noqa: BLE001 - a user's class
+        name = error.__name__
+        raise TypeError(f"a {name} cannot be made of a message alone ({problem}): give error={name}(…)") from None
+    return error
 
 
 class Calls:
