@@ -216,6 +216,27 @@ async def test_what_is_illegal_is_refused_at_once(
     assert await storage_adapter.get("key") is None
 
 
+async def test_what_reaches_adapters_that_were_made_before_it(
+    request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter, storage_backend: StorageBackend
+) -> None:
+    await storage_adapter.set("key", 1)
+    storage_faults: StorageFaults = request.getfixturevalue("storage_faults")
+    for fault in (storage_faults.fail(), storage_faults.delay(60, times=1)):
+        with pytest.raises(StorageConnectionError):
+            await storage_adapter.get("key")
+        assert fault.happened == 1
+    assert storage_faults.disconnect() == 0
+    with storage_faults.pause():
+        if storage_backend.is_real:
+            assert await storage_adapter.get("key") == 1
+        else:
+            with pytest.raises(StorageConnectionError):
+                await storage_adapter.get("key")
+    storage_faults.corrupt("key")
+    with pytest.raises(SerializationError):
+        await storage_adapter.get("key")
+
+
 def test_all_is_undone(inner: InnerRun) -> None:
     code = """
         import pytest
