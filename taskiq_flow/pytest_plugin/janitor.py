@@ -19,9 +19,9 @@ __all__ = ["Broom", "Janitor", "RedisBroom", "SQLBroom"]
 T = TypeVar("T")
 
 _TIMEOUT = 30.0
-"""Seconds that clearing up after one test may take."""
+"""Seconds that one errand may take: a sweep, or what a test asks of ``storage_faults``."""
 _SCAN_LIMIT = 20_000
-"""Keys on a server above which searching it after every test costs more than it is worth: once at the end will do."""
+"""Keys on a server above which searching it while tests run costs more than it is worth: once at the end will do."""
 
 
 class Broom(Protocol):
