@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from taskiq_flow.pytest_plugin.run import is_abandoned
+from taskiq_flow.pytest_plugin.servers.sql import own_engine
 
 __all__ = ["Broom", "Janitor", "RedisBroom", "SQLBroom"]
 
@@ -115,9 +116,7 @@ class SQLBroom:
     """Clears the run's table in a database."""
 
     def __init__(self, url: str, table: str) -> None:
-        from sqlalchemy.ext.asyncio import create_async_engine
-
-        self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        self._engine = own_engine(url)
         self._table = table
         self._table_is_there = False
 

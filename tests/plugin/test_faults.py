@@ -17,7 +17,7 @@ from taskiq_flow.pytest_plugin.broker import FlowBroker
 from taskiq_flow.pytest_plugin.faults import OPERATIONS, Fault, StorageFaults
 from taskiq_flow.result_backend import StorageResultBackend
 from taskiq_flow.storage import BaseStorageAdapter, StorageAdapterFactory
-from tests.inner import InnerRun
+from tests.inner import InnerRun, on
 
 Make = Callable[..., BaseStorageAdapter]
 
@@ -120,6 +120,23 @@ async def test_connections_are_lost(
         storage_faults.disconnect()
         assert [type(outcome) for outcome in await late] == [StorageConnectionError] * 2
         assert await storage_adapter.get("key") == 1
+
+
+@pytest.mark.storage_backends("redis", "postgres", "valkey")
+def test_so_they_are_where_a_users_url_gives_them_a_name(inner: InnerRun, storage_backend: StorageBackend) -> None:
+    code = """
+        async def test_named(storage_adapter, storage_faults):
+            await storage_adapter.set("key", 1)
+            storage_faults.corrupt("key")
+            await storage_adapter.set("key", 2)
+            assert storage_faults.disconnect() == 1
+            assert await storage_adapter.get("key") == 2
+    """
+    name = "application_name" if storage_backend.name == "postgres" else "client_name"
+    url = storage_backend.url
+    if f"{name}=" not in url:  # as this run's own may have
+        url += f"{'&' if '?' in url else '?'}{name}=ci"
+    inner(code, *on(storage_backend.name, url)).assert_outcomes(passed=1)
 
 
 @pytest.mark.storage_backends("all")
