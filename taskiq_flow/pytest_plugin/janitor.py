@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from taskiq_flow.pytest_plugin.run import is_abandoned
@@ -56,15 +57,23 @@ class Janitor:
         return self._brooms[name]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what ``work`` returns on the janitor's loop; wait for it."""
-        return self._submit(work).result(_TIMEOUT)
+        """Return what ``work`` returns on the janitor's loop; wait for it.
+
+        :raises TimeoutError: it took too long, and was cancelled.
+        """
+        doing = self._submit(work)
+        try:
+            return doing.result(_TIMEOUT)
+        finally:
+            doing.cancel()
 
     def close(self) -> None:
         """Close all connections and end the thread."""
         if self._loop is None or self._thread is None:
             return
         for broom in self._brooms.values():
-            self.run(broom.close())
+            with suppress(Exception):  # a server that died or hangs: there is nobody to take leave of
+                self.run(broom.close())
         self._brooms.clear()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
