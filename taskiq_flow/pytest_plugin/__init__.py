@@ -18,6 +18,7 @@ Loaded in every pytest of everybody who has it installed: it imports no taskiq, 
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterator
 from contextlib import ExitStack
 from importlib import metadata
@@ -106,7 +107,8 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close, clear up and stop what the run started; also after Ctrl-C."""
     if (run := config.stash.get(_RUN, None)) is not None and (run.is_mine or _BACKENDS in config.stash):
-        _backends(config).close()
+        for problem in _backends(config).close():
+            print(f"taskiq-flow: {problem}", file=sys.stderr)  # for a warning of pytest's it is too late
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

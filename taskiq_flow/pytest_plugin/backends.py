@@ -10,6 +10,8 @@ from taskiq_flow.pytest_plugin.janitor import Broom, Janitor, RedisBroom, SQLBro
 from taskiq_flow.pytest_plugin.options import Settings
 from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerUnavailable
+from taskiq_flow.pytest_plugin.servers.model import one_line
+from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
 
 if TYPE_CHECKING:
     import sqlite3
@@ -116,17 +118,20 @@ class Backends:
         for kind in set(names) & self._settings.servers.keys():
             self.pool.prepare(kind)
 
-    def close(self) -> None:
-        """Close what this process opened; where it owns the run, remove all that the run left and stop its servers."""
+    def close(self) -> list[str]:
+        """Close what this process opened; where it owns the run, remove all that the run left and stop its servers.
+
+        :return: what could not be removed, a line for each server.
+        """
         try:
-            if self._run.is_mine:
-                self._clear_given_servers()
+            left = self._clear_given_servers() if self._run.is_mine else []
             self.janitor.close()
             if self._sqlite_keeper is not None:
                 from taskiq_flow.storage.threads import end_spare_threads
 
                 self._sqlite_keeper.close()
                 end_spare_threads()
+            return left
         finally:
             if self._run.is_mine:
                 self.pool.close()
@@ -208,7 +213,18 @@ class Backends:
                 note.touch()
         self._entered.add(kind)
 
-    def _clear_given_servers(self) -> None:
+    def _clear_given_servers(self) -> list[str]:
+        """Remove what the run left on servers that outlive it; return a line for each where that failed."""
+        left = []
         for kind in self._settings.servers:
-            if (self._run.folder / f"{kind}.used").exists():
-                self.janitor.run(self._broom(kind, self.pool.get(kind).url).finish(self._run.id))
+            if not (self._run.folder / f"{kind}.used").exists():
+                continue
+            url = self.pool.get(kind).url
+            try:
+                self.janitor.run(self._broom(kind, url).finish(self._run.id))
+            except Exception as error:  # noqa: BLE001 - each driver has its own for a server that died, or hangs
+                reason = scrub(one_line(error), url)
+                left.append(
+                    f"{kind} at {mask(url)} could not be cleared: {reason}; the next run there removes what is left"
+                )
+        return left

@@ -10,18 +10,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from taskiq_flow.pytest_plugin.run import is_abandoned
+from taskiq_flow.pytest_plugin.servers.sql import own_engine
 
 __all__ = ["Broom", "Janitor", "RedisBroom", "SQLBroom"]
 
 T = TypeVar("T")
 
 _TIMEOUT = 30.0
-"""Seconds that clearing up after one test may take."""
+"""Seconds that one errand may take: a sweep, or what a test asks of ``storage_faults``."""
 _SCAN_LIMIT = 20_000
-"""Keys on a server above which searching it after every test costs more than it is worth: once at the end will do."""
+"""Keys on a server above which searching it while tests run costs more than it is worth: once at the end will do."""
 
 
 class Broom(Protocol):
@@ -55,15 +57,23 @@ class Janitor:
         return self._brooms[name]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what ``work`` returns on the janitor's loop; wait for it."""
-        return self._submit(work).result(_TIMEOUT)
+        """Return what ``work`` returns on the janitor's loop; wait for it.
+
+        :raises TimeoutError: it took too long, and was cancelled.
+        """
+        doing = self._submit(work)
+        try:
+            return doing.result(_TIMEOUT)
+        finally:
+            doing.cancel()
 
     def close(self) -> None:
         """Close all connections and end the thread."""
         if self._loop is None or self._thread is None:
             return
         for broom in self._brooms.values():
-            self.run(broom.close())
+            with suppress(Exception):  # a server that died or hangs: there is nobody to take leave of
+                self.run(broom.close())
         self._brooms.clear()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -115,9 +125,7 @@ class SQLBroom:
     """Clears the run's table in a database."""
 
     def __init__(self, url: str, table: str) -> None:
-        from sqlalchemy.ext.asyncio import create_async_engine
-
-        self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        self._engine = own_engine(url)
         self._table = table
         self._table_is_there = False
 

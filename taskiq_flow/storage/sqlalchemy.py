@@ -38,7 +38,7 @@ from taskiq_flow.storage.cancellation import Caller, in_own_task
 from taskiq_flow.storage.loops import PerLoop
 from taskiq_flow.storage.statements import Statements, statements
 from taskiq_flow.storage.threads import Threads
-from taskiq_flow.storage.urls import masked
+from taskiq_flow.storage.urls import for_driver, masked
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
 
@@ -524,12 +524,13 @@ def _like(engine: Engine, **execution_options: Any) -> Engine:
 
 
 def _first_engine(url: URL, asynchronous: bool, connect: float, operation: float) -> Engine:
+    url, told = for_driver(url)
     options: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
         "pool_reset_on_return": None,  # there is never a transaction to roll back
         "pool_pre_ping": url.get_backend_name() != "sqlite",  # a restarted server costs no call
         "hide_parameters": True,
-        "connect_args": _driver_options(url, connect, operation),
+        "connect_args": _driver_options(url, connect, operation) | told,
         "pool_timeout": operation,
     }
     if url.get_backend_name() == "sqlite":
@@ -539,8 +540,6 @@ def _first_engine(url: URL, asynchronous: bool, connect: float, operation: float
             options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
             del options["pool_timeout"]
         return create_engine(url, **options)
-    if url.get_driver_name() == "asyncpg":  # which knows no argument of that name: see _driver_options
-        url = url.difference_update_query(["application_name"])
     return create_async_engine(url, **options).sync_engine if asynchronous else create_engine(url, **options)
 
 
@@ -550,7 +549,7 @@ def _is_in_memory(url: URL) -> bool:
 
 
 def _driver_options(url: URL, connect: float, operation: float) -> dict[str, Any]:
-    """Return how the driver is told of time-outs, and asyncpg of libpq's ``application_name`` in a URL."""
+    """Return how the driver is told of time-outs."""
     driver = url.drivername.partition("+")[2]
     options: dict[str, dict[str, Any]] = {
         "aiosqlite": {"timeout": 0},  # how long to wait for a lock: see _delays_for_a_lock
@@ -566,8 +565,6 @@ def _driver_options(url: URL, connect: float, operation: float) -> dict[str, Any
             "autocommit": True,
         },
     }
-    if driver == "asyncpg" and (name := url.query.get("application_name")):
-        options[driver]["server_settings"] = {"application_name": name}
     # What the URL says itself goes before.
     return {name: value for name, value in options.get(driver, {}).items() if name not in url.query}
 

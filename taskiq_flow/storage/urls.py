@@ -1,6 +1,11 @@
-"""Showing a URL without its secrets."""
+"""URLs: what may be shown of one, and how a database's driver takes what it says."""
 
-__all__ = ["masked"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+__all__ = ["for_driver", "masked"]
 
 
 def masked(url: str) -> str:
@@ -20,3 +25,14 @@ def masked(url: str) -> str:
             rest = f"{credentials.partition(':')[0]}:***@{rest}"
     place, question, _ = rest.partition("?")
     return f"{scheme}://{place}?***" if question else f"{scheme}://{place}"
+
+
+def for_driver(url: "URL") -> "tuple[URL, dict[str, Any]]":
+    """Return the URL as its driver takes it, and the arguments that the driver is told beside it.
+
+    asyncpg has another form for libpq's ``application_name``, which no URL can say.
+    """
+    name = url.query.get("application_name")
+    if name is None or url.get_driver_name() != "asyncpg":
+        return url, {}
+    return url.difference_update_query(["application_name"]), {"server_settings": {"application_name": name}}

@@ -79,7 +79,7 @@ JUDGES = {
         r"contract/test_sync_drivers.py",
     ],
     "taskiq_flow/storage/threads.py": ["tests/test_threads.py", "tests/test_sqlalchemy_adapter.py"],
-    "taskiq_flow/storage/urls.py": ["tests/test_config.py", "tests/test_factory.py"],
+    "taskiq_flow/storage/urls.py": ["tests/test_config.py", "tests/test_factory.py", "tests/test_sql_details.py"],
     "taskiq_flow/cache": [
         r"contract/test_caches.py::.*(TestInMemory|\[memory)",
         "tests/test_cache_details.py",

@@ -1,6 +1,7 @@
 """``storage_faults``: a bad day, on every storage, for one test and nobody else."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from taskiq_flow.pytest_plugin.broker import FlowBroker
 from taskiq_flow.pytest_plugin.faults import OPERATIONS, Fault, StorageFaults
 from taskiq_flow.result_backend import StorageResultBackend
 from taskiq_flow.storage import BaseStorageAdapter, StorageAdapterFactory
-from tests.inner import InnerRun
+from tests.inner import InnerRun, on
 
 Make = Callable[..., BaseStorageAdapter]
 
@@ -56,6 +57,22 @@ async def test_calls_are_late(storage_adapter: BaseStorageAdapter, storage_fault
     began = time.monotonic()
     assert await storage_adapter.get("key") is None
     assert time.monotonic() - began >= 0.1
+
+
+async def test_a_call_has_one_time_out_whatever_it_waits_for(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    late = [storage_faults.delay(1.9), storage_faults.delay(1.9)]
+    began = time.monotonic()
+    with pytest.raises(StorageConnectionError, match=r"get\('key'\) failed: no answer within 2 s"):
+        await storage_adapter.get("key")
+    assert 2 <= time.monotonic() - began < 3.5
+    late[1].undo()
+    storage_faults.pause()
+    began = time.monotonic()
+    with pytest.raises(StorageConnectionError, match="no answer within 2 s"):
+        await storage_adapter.get("key")
+    assert 2 <= time.monotonic() - began < 3.5
 
 
 async def test_a_record_is_damaged(
@@ -105,6 +122,23 @@ async def test_connections_are_lost(
         assert await storage_adapter.get("key") == 1
 
 
+@pytest.mark.storage_backends("redis", "postgres", "valkey")
+def test_so_they_are_where_a_users_url_gives_them_a_name(inner: InnerRun, storage_backend: StorageBackend) -> None:
+    code = """
+        async def test_named(storage_adapter, storage_faults):
+            await storage_adapter.set("key", 1)
+            storage_faults.corrupt("key")
+            await storage_adapter.set("key", 2)
+            assert storage_faults.disconnect() == 1
+            assert await storage_adapter.get("key") == 2
+    """
+    name = "application_name" if storage_backend.name == "postgres" else "client_name"
+    url = storage_backend.url
+    if f"{name}=" not in url:  # as this run's own may have
+        url += f"{'&' if '?' in url else '?'}{name}=ci"
+    inner(code, *on(storage_backend.name, url)).assert_outcomes(passed=1)
+
+
 @pytest.mark.storage_backends("all")
 async def test_the_storage_hangs(
     storage_adapter: BaseStorageAdapter, storage_backend: StorageBackend, storage_faults: StorageFaults
@@ -124,13 +158,100 @@ async def test_the_storage_hangs(
     assert await storage_adapter.get("key") == 1
 
 
-async def test_what_is_illegal_is_refused(storage_faults: StorageFaults) -> None:
-    with pytest.raises(ValueError, match=f"no operation 'save'; known are: {', '.join(OPERATIONS)}"):
-        storage_faults.fail("save")
-    with pytest.raises(ValueError, match="at least once, not 0 times"):
-        storage_faults.fail(times=0)
-    with pytest.raises(ValueError, match="seconds above 0, not -1"):
-        storage_faults.delay(-1)
+@pytest.mark.storage_backends("all")
+async def test_what_was_given_up_while_the_storage_hung_is_never_done(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    await storage_adapter.set("key", "old")
+    with storage_faults.pause(), pytest.raises(StorageConnectionError):
+        await storage_adapter.set("key", "new")
+    await asyncio.sleep(0.3)  # real time, for the server of another process
+    assert await storage_adapter.get("key") == "old"
+
+
+@pytest.mark.storage_backends("all")
+async def test_nor_is_what_came_in_parts_or_was_given_up_by_its_caller(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    for key in ("long", "short"):
+        await storage_adapter.set(key, "old")
+    with storage_faults.pause():
+        long = asyncio.ensure_future(storage_adapter.set("long", "new" * 2**20))
+        short = asyncio.ensure_future(storage_adapter.set("short", "new"))
+        await asyncio.sleep(0.05)
+        short.cancel()
+        outcomes = await asyncio.gather(long, short, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StorageConnectionError, asyncio.CancelledError]
+    await asyncio.sleep(0.3)  # real time, as above
+    assert [await storage_adapter.get(key) for key in ("long", "short")] == ["old", "old"]
+
+
+@pytest.mark.storage_backends("all")
+async def test_what_is_still_wanted_when_the_storage_has_hung_is_done(
+    storage_adapter: BaseStorageAdapter, storage_faults: StorageFaults
+) -> None:
+    value = "new" * 2**20
+    with storage_faults.pause():
+        waiting = asyncio.ensure_future(storage_adapter.set("key", value))
+        await asyncio.sleep(0.2)
+    await waiting
+    assert await storage_adapter.get("key") == value
+
+
+@pytest.mark.storage_backends("memory")
+@pytest.mark.parametrize(
+    ("settings", "refused", "complaint"),
+    [
+        ({"op": "save"}, ValueError, f"no operation 'save'; known are: {', '.join(OPERATIONS)}"),
+        ({"times": 0}, ValueError, "times must be a whole number above 0, or None for all calls, not 0"),
+        ({"times": -1}, ValueError, "not -1$"),
+        ({"times": True}, ValueError, "not True$"),
+        ({"times": 1.5}, ValueError, r"not 1\.5$"),
+        ({"error": "x"}, TypeError, "error must be an exception or a class of exceptions, not 'x'"),
+        ({"error": int}, TypeError, "not <class 'int'>"),
+        ({"error": UnicodeDecodeError}, TypeError, r"made of a message alone \(.+\): give error=UnicodeDecodeError\("),
+        ({"seconds": 0}, ValueError, "seconds must be a number of seconds above 0, not 0"),
+        ({"seconds": -1}, ValueError, "not -1$"),
+        ({"seconds": math.nan}, ValueError, "not nan$"),
+        ({"seconds": math.inf}, ValueError, "not inf$"),
+        ({"seconds": True}, ValueError, "not True$"),
+        ({"seconds": "1"}, ValueError, "not '1'$"),
+        ({"seconds": 1, "op": "save"}, ValueError, "no operation 'save'"),
+        ({"seconds": 1, "times": 0}, ValueError, "not 0$"),
+    ],
+)
+async def test_what_is_illegal_is_refused_at_once(
+    storage_adapter: BaseStorageAdapter,
+    storage_faults: StorageFaults,
+    settings: dict[str, Any],
+    refused: type[Exception],
+    complaint: str,
+) -> None:
+    ask = storage_faults.delay if "seconds" in settings else storage_faults.fail
+    with pytest.raises(refused, match=complaint):
+        ask(**settings)
+    assert await storage_adapter.get("key") is None
+
+
+async def test_what_reaches_adapters_that_were_made_before_it(
+    request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter, storage_backend: StorageBackend
+) -> None:
+    await storage_adapter.set("key", 1)
+    storage_faults: StorageFaults = request.getfixturevalue("storage_faults")
+    for fault in (storage_faults.fail(), storage_faults.delay(60, times=1)):
+        with pytest.raises(StorageConnectionError):
+            await storage_adapter.get("key")
+        assert fault.happened == 1
+    assert storage_faults.disconnect() == 0
+    with storage_faults.pause():
+        if storage_backend.is_real:
+            assert await storage_adapter.get("key") == 1
+        else:
+            with pytest.raises(StorageConnectionError):
+                await storage_adapter.get("key")
+    storage_faults.corrupt("key")
+    with pytest.raises(SerializationError):
+        await storage_adapter.get("key")
 
 
 def test_all_is_undone(inner: InnerRun) -> None:
@@ -152,6 +273,33 @@ def test_all_is_undone(inner: InnerRun) -> None:
     """
     # The first test's own fixture, torn down before storage_faults, still meets the faults.
     inner(code, "--storage-backends=fakes").assert_outcomes(passed=6, errors=3)
+
+
+def test_all_is_undone_where_a_loop_was_closed_with_a_call_waiting(inner: InnerRun, real_servers: list[str]) -> None:
+    code = """
+        import asyncio
+        import socket
+        from urllib.parse import urlsplit
+
+        proxies, tasks = set(), []
+
+        def test_leaves_a_call_waiting(storage_adapter, storage_backend, storage_config, storage_faults):
+            if storage_backend.is_real:
+                proxies.add(urlsplit(storage_config.storage_url).port)
+            storage_faults.delay(1.5)
+            loop = asyncio.new_event_loop()
+            tasks.append(loop.create_task(storage_adapter.get("key")))
+            loop.run_until_complete(asyncio.sleep(0.05))
+            loop.close()
+            assert storage_faults.disconnect() == 0
+
+        def test_no_proxy_is_left():
+            assert len(proxies) == 2
+            for port in proxies:
+                with socket.socket() as client:
+                    assert client.connect_ex(("127.0.0.1", port)) != 0
+    """
+    inner(code, *real_servers).assert_outcomes(passed=6)
 
 
 # --- what it is for ---------------------------------------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from secrets import token_hex
 
 import pytest
 
 from taskiq_flow.pytest_plugin.backends import StorageBackend
 from tests.inner import InnerRun, on
+from tests.redis_servers import PASSWORD, standalone
 
 FIVE_TESTS = """
     import pytest
@@ -103,6 +106,45 @@ def test_what_a_killed_run_left_goes_with_the_next(
     inner(DYING_TEST, *arguments).assert_outcomes(passed=1)
     left = {name for name in asyncio.run(_names(storage_backend)) if name.startswith(run)}
     assert left == set()
+
+
+LAST_TEST_OF_A_SERVER = """
+    import pytest
+    import redis
+
+    async def test_stores(storage_adapter, storage_config):
+        await storage_adapter.set("key", 1)
+        print("table", storage_config.storage_table)
+
+    @pytest.mark.storage_backends("redis")
+    def test_dies(storage_backend):
+        with redis.Redis.from_url(storage_backend.url) as client:
+            client.shutdown(nosave=True)
+"""
+
+
+@pytest.mark.storage_backends("postgres")
+def test_a_server_that_died_is_named_and_the_others_are_cleared(
+    inner: InnerRun, storage_backend: StorageBackend, tmp_path: Path
+) -> None:
+    with standalone(tmp_path, f"requirepass {PASSWORD}", password=PASSWORD) as port:
+        address = f"127.0.0.1:{port}/0"
+        urls = {"redis": f"redis://:{PASSWORD}@{address}", "postgres": storage_backend.url}
+        given = [f"--storage-{kind}-url={url}" for kind, url in urls.items()]
+        began = time.monotonic()
+        result = inner(LAST_TEST_OF_A_SERVER, "-rP", "--storage-backends=redis,postgres", *given)
+        lasted = time.monotonic() - began
+    result.assert_outcomes(passed=3)
+    assert result.ret == 0
+    (run,) = set(re.findall(r"table (tfk_\w+)", result.stdout.str()))
+    assert {name for name in asyncio.run(_names(storage_backend)) if name.startswith(run)} == set()
+    (told,) = result.stderr.lines
+    assert re.fullmatch(
+        rf"taskiq-flow: redis at redis://:\*\*\*@{address} could not be cleared: .+; "
+        "the next run there removes what is left",
+        told,
+    )
+    assert lasted < 10
 
 
 async def _names(backend: StorageBackend) -> set[str]:

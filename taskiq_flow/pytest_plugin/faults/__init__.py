@@ -8,13 +8,14 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from taskiq_flow.pytest_plugin.faults.calls import OPERATIONS, Calls, Fault
 from taskiq_flow.pytest_plugin.faults.means import means_for
 from taskiq_flow.pytest_plugin.faults.proxy import Proxy, is_plain_tcp
 from taskiq_flow.pytest_plugin.janitor import Janitor
+from taskiq_flow.storage import rules
 
 if TYPE_CHECKING:
     from taskiq_flow.config import TaskiqFlowConfig
@@ -51,13 +52,12 @@ class StorageFaults:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Listen to the calls of the test's adapters; at the end, undo whatever was done."""
-        with self._calls.overheard():
-            try:
-                yield
-            finally:
-                self._calls.undo()
-                if self._proxy is not None:
-                    self._janitor.run(self._proxy.close())
+        with ExitStack() as at_the_end:  # each of these, whatever becomes of the others
+            at_the_end.enter_context(self._calls.overheard())
+            if (proxy := self._proxy) is not None:
+                at_the_end.callback(lambda: self._janitor.run(proxy.close()))
+            at_the_end.callback(self._calls.undo)
+            yield
 
     def fail(
         self, op: str | None = None, times: int | None = 1, error: BaseException | type[BaseException] | None = None
@@ -70,7 +70,8 @@ class StorageFaults:
         :param error: what they raise, an exception or its class; by default a ``StorageConnectionError`` that names the
             storage.
         :return: the fault: ``happened`` counts the calls that failed, and ``undo()`` ends it.
-        :raises ValueError: there is no such operation, or ``times`` is not above 0.
+        :raises ValueError: there is no such operation, or ``times`` is no whole number above 0.
+        :raises TypeError: ``error`` is no exception, or a class that needs more than a message: give an exception then.
         """
         return self._calls.add(Fault(op, times, error=error))
 
@@ -81,11 +82,10 @@ class StorageFaults:
 
         :param op: as in :meth:`fail`.
         :param times: how many calls; None for all.
-        :raises ValueError: ``seconds`` is not above 0, there is no such operation, or ``times`` is not above 0.
+        :raises ValueError: ``seconds`` is no finite number above 0, there is no such operation, or ``times`` is no
+            whole number above 0.
         """
-        if not seconds > 0:
-            raise ValueError(f"delay() takes a number of seconds above 0, not {seconds!r}")
-        return self._calls.add(Fault(op, times, seconds=seconds))
+        return self._calls.add(Fault(op, times, seconds=rules.checked_timeout("seconds", seconds)))
 
     def corrupt(self, key: str, namespace: str | None = None) -> None:
         """Replace what is stored under ``key`` by a record that was cut off in the middle; its time to live stays.

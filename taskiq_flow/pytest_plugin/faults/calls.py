@@ -3,9 +3,11 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
+import anyio
 import pytest
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from taskiq_flow.storage.backend import BackendAdapter
 
@@ -27,10 +29,10 @@ class Fault:
     ) -> None:
         if op is not None and op not in OPERATIONS:
             raise ValueError(f"a storage has no operation {op!r}; known are: {', '.join(OPERATIONS)}")
-        if times is not None and times < 1:
-            raise ValueError(f"a fault happens at least once, not {times!r} times; times=None is for all calls")
+        if times is not None and (type(times) is not int or times < 1):
+            raise ValueError(f"times must be a whole number above 0, or None for all calls, not {times!r}")
         self.happened = 0
-        self.error = error
+        self.error = None if error is None else _checked_error(error)
         self.seconds = seconds
         self._op = op
         self._times = times
@@ -57,6 +59,23 @@ class Fault:
             return True
 
 
+def _checked_error(error: BaseException | type[BaseException]) -> BaseException | type[BaseException]:
+    """Return what a fault raises, which would else be found out at the call, as an error of the application's.
+
+    :raises TypeError: it is no exception, or a class that needs more than a message.
+    """
+    if isinstance(error, BaseException):
+        return error
+    if not (isinstance(error, type) and issubclass(error, BaseException)):
+        raise TypeError(f"error must be an exception or a class of exceptions, not {error!r}")
+    try:
+        error("a message")
+    except Exception as problem:  # noqa: BLE001 - a user's class
+        name = error.__name__
+        raise TypeError(f"a {name} cannot be made of a message alone ({problem}): give error={name}(…)") from None
+    return error
+
+
 class Calls:
     """The calls on namespaces that begin with ``namespace``."""
 
@@ -74,10 +93,24 @@ class Calls:
 
         @asynccontextmanager
         async def operation(adapter: BackendAdapter, name: str, *arguments: str) -> AsyncIterator[None]:
-            if self._is_ours(adapter):
-                await self._disturb(adapter, name, *arguments)
-            async with original(adapter, name, *arguments):
-                yield
+            if not self._is_ours(adapter):
+                async with original(adapter, name, *arguments):
+                    yield
+                return
+            doing = f"{name}({', '.join(map(repr, arguments))})"
+            timeout = min(self._timeout, adapter._operation_timeout)
+            try:
+                with anyio.move_on_after(timeout) as in_time:  # whatever it waits for, and however often
+                    await self._disturb(adapter, name, doing)
+                    async with original(adapter, name, *arguments):
+                        yield
+                if in_time.cancelled_caught:
+                    raise adapter._unreachable(doing, f"no answer within {timeout:g} s")
+            except (Exception, asyncio.CancelledError):
+                # A driver that was stopped has said that its connection be closed; asyncio does so in its next turn.
+                # Until then a server that hangs could come back, and do what was given up: see Proxy.resume.
+                await cancel_shielded_checkpoint()
+                raise
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(BackendAdapter, "_operation", operation)
@@ -116,10 +149,10 @@ class Calls:
         # "-" is what stands before the name of a test's second namespace: "run_1" must not take in "run_12".
         return adapter.namespace == self._namespace or adapter.namespace.startswith(f"{self._namespace}-")
 
-    async def _disturb(self, adapter: BackendAdapter, name: str, *arguments: str) -> None:
-        doing = f"{name}({', '.join(map(repr, arguments))})"
+    async def _disturb(self, adapter: BackendAdapter, operation: str, doing: str) -> None:
+        """Let happen to a call what is to happen before it reaches its storage."""
         for fault in list(self._faults):
-            if not fault.happens_to(name):
+            if not fault.happens_to(operation):
                 continue
             if fault.seconds:
                 await self._wait(adapter, doing, fault.seconds)
@@ -129,19 +162,15 @@ class Calls:
             await self._wait(adapter, doing)
 
     async def _wait(self, adapter: BackendAdapter, doing: str, seconds: float | None = None) -> None:
-        """Wait for ``seconds``, or until the end of the pause; for no longer than a call may take."""
-        timeout = min(self._timeout, adapter._operation_timeout)
+        """Wait for ``seconds``, or until the end of the pause."""
         waiting = _Waiting(for_resume=seconds is None)
         self._waiting.add(waiting)
         try:
-            await asyncio.wait([waiting.told], timeout=timeout if seconds is None else min(seconds, timeout))
+            await asyncio.wait([waiting.told], timeout=seconds)
         finally:
             self._waiting.discard(waiting)
-        if waiting.told.done():
-            if waiting.told.result():
-                raise adapter._unreachable(doing, "the connection was lost (storage_faults.disconnect())")
-        elif seconds is None or seconds >= timeout:
-            raise adapter._unreachable(doing, f"no answer within {timeout:g} s")
+        if waiting.told.done() and waiting.told.result():
+            raise adapter._unreachable(doing, "the connection was lost (storage_faults.disconnect())")
 
 
 class _Waiting:
@@ -154,7 +183,8 @@ class _Waiting:
         """Whether its connection is cut."""
 
     def end(self, cut: bool) -> None:
-        self._loop.call_soon_threadsafe(self._end, cut)
+        with suppress(RuntimeError):  # its loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._end, cut)
 
     def _end(self, cut: bool) -> None:
         if not self.told.done():

@@ -1,7 +1,9 @@
 """What can be done to a storage by its own means, for one test and nobody else on it."""
 
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from taskiq_flow.pytest_plugin.servers.sql import own_engine
 
 if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.backends import StorageBackend
@@ -136,16 +138,16 @@ class _SQL:
     async def _execute(self, statement: str, **arguments: Any) -> tuple[list[Any], int]:
         """Return the first column of what a statement gives, and how many rows it changed."""
         from sqlalchemy import text
-        from sqlalchemy.ext.asyncio import create_async_engine
         from sqlalchemy.pool import NullPool
 
-        engine = create_async_engine(self._url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        engine = own_engine(self._url, poolclass=NullPool)
         async with engine.connect() as connection:
             result = await connection.execute(text(statement), arguments)
             return (list(result.scalars()), 0) if result.returns_rows else ([], result.rowcount)
 
 
 def _with_arguments(url: str, **arguments: str) -> str:
+    """Return the URL with these arguments, instead of its own of the same names."""
     parts = urlsplit(url)
-    query = "&".join(filter(None, [parts.query, urlencode(arguments, quote_via=quote)]))
-    return parts._replace(query=query).geturl()
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in arguments]
+    return parts._replace(query=urlencode([*kept, *arguments.items()], quote_via=quote)).geturl()

@@ -1,6 +1,7 @@
 """``Proxy``: lies between one test and a real server, so that the server can hang for that test and for nobody else."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
@@ -10,7 +11,9 @@ __all__ = ["Proxy", "is_plain_tcp"]
 _PORTS = {"redis": 6379, "valkey": 6379, "postgresql": 5432, "postgres": 5432, "mysql": 3306, "mariadb": 3306}
 _CHUNK = 65536
 _PATIENCE = 1.0
-"""Seconds that the end of a connection may take to arrive here."""
+"""Seconds that the end of a connection may take to arrive here, where one is sure to come."""
+_MOMENT = 0.05
+"""Seconds that are enough for it as a rule, where nobody knows whether one comes."""
 
 
 def is_plain_tcp(url: str) -> bool:
@@ -28,8 +31,9 @@ class Proxy:
         self._host = parts.hostname or "localhost"
         self._port = parts.port or _PORTS[parts.scheme.partition("+")[0]]
         self._server: asyncio.Server | None = None
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._paused = False
+        self._held: defaultdict[asyncio.StreamWriter, bytearray] = defaultdict(bytearray)
+        """What came in a pause, by where it goes."""
         self._passing: set[asyncio.Task[None]] = set()
 
     async def start(self, url: str) -> str:
@@ -43,11 +47,16 @@ class Proxy:
 
     async def pause(self) -> None:
         """Pass nothing on, in either direction, until :meth:`resume`; connections are accepted."""
-        self._flowing.clear()
+        self._paused = True
 
     async def resume(self) -> None:
-        """Pass on what has come meanwhile, and what comes."""
-        self._flowing.set()
+        """Pass on what has come meanwhile, but for what those said who have hung up since, and what comes."""
+        if self._held:
+            await asyncio.sleep(_MOMENT)
+        self._paused = False
+        for writer, said in self._held.items():
+            writer.write(said)
+        self._held.clear()
 
     async def while_cut(self, cut: Callable[[], Awaitable[int]]) -> int:
         """Return what ``cut()`` returns, once the connections that it cut are cut on the test's side as well."""
@@ -55,7 +64,7 @@ class Proxy:
         count = await cut()
         if count and before:
             # The server's last words are passed on, unless it hangs.
-            await asyncio.wait(before, timeout=_PATIENCE if self._flowing.is_set() else 0)
+            await asyncio.wait(before, timeout=0 if self._paused else _PATIENCE)
             await self._end(before)
         return count
 
@@ -97,11 +106,16 @@ class Proxy:
             for pump in pumps:
                 pump.cancel()
             for each in writers:
+                self._held.pop(each, None)
                 each.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # In a pause, too, it goes on reading: whoever gives up a call hangs up, and what they wanted must not be done
+        # later on.
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
-                await self._flowing.wait()
-                writer.write(chunk)
-                await writer.drain()
+                if self._paused:
+                    self._held[writer] += chunk
+                else:
+                    writer.write(chunk)
+                    await writer.drain()

@@ -11,7 +11,7 @@ address.
 ``given``       a server that the user gave by its URL
 ``warden``      the process that holds one server while the run lasts
 ``docker``      a server in a container; ``programs``: one that is a program of this machine or of a wheel
-``kinds``       what differs between kinds of servers; ``redis`` and ``postgres`` are the kinds
+``kinds``       what differs between the kinds of servers: ``redis``, ``postgres``, ``valkey``, ``mysql``
 ``leftovers``   what a run that was killed leaves behind, and how the next one finds and removes it
 ``urls``        addresses in messages: never with their passwords
 ==============  ==================================================================================================

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -62,12 +61,6 @@ class Kind(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-    def missing_driver(self) -> str:
-        """Return why nothing can talk to such a server, or an empty string."""
-        if find_spec(self.driver) is not None:
-            return ""
-        return f'the package {self.driver!r} is not installed: pip install "taskiq-flow-kit[{self.extra}]"'
 
     def normalise(self, url: str) -> str:
         """Return a user's URL in the form that this package's adapters take.

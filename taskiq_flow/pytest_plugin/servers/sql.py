@@ -1,6 +1,25 @@
 """Asking a database server, just as the storage adapter does: by SQLAlchemy, with the URL's own driver."""
 
-__all__ = ["carry_out", "first_value"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["carry_out", "first_value", "own_engine"]
+
+
+def own_engine(url: str, **options: Any) -> "AsyncEngine":
+    """Return an engine of the kit's own, in autocommit, for whatever URL the adapters take.
+
+    :param options: further ones of ``create_async_engine``.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from taskiq_flow.storage.urls import for_driver
+
+    address, told = for_driver(make_url(url))
+    return create_async_engine(address, isolation_level="AUTOCOMMIT", connect_args=told, **options)
 
 
 def first_value(url: str, question: str, timeout: float) -> str:
@@ -31,10 +50,9 @@ def _answer(url: str, statement: str, timeout: float) -> object:
 
 
 async def _executed(url: str, statement: str) -> object:
-    from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    engine = own_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             result = await connection.exec_driver_sql(statement)
