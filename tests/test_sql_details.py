@@ -30,6 +30,7 @@ from taskiq_flow.pytest_plugin.backends import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter, sqlalchemy
 from taskiq_flow.storage.backend import Record
 from taskiq_flow.storage.base import ABSENT
+from taskiq_flow.storage.pools import ClosingAsyncQueuePool, ClosingQueuePool
 from taskiq_flow.storage.statements import statements
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -152,6 +153,7 @@ def test_how_engines_are_made(
             "pool_pre_ping": ping,
             "hide_parameters": True,
             "pool_timeout": 2.5,
+            "poolclass": ClosingAsyncQueuePool if async_mode and ping else ClosingQueuePool,
             "connect_args": timeouts,
         }
     ]

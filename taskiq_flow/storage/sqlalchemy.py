@@ -29,13 +29,14 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
 from taskiq_flow.storage.cancellation import Caller, in_own_task
 from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.pools import ClosingAsyncQueuePool, ClosingQueuePool, hurry
 from taskiq_flow.storage.statements import Statements, statements
 from taskiq_flow.storage.threads import Threads
 from taskiq_flow.storage.urls import for_driver, masked
@@ -126,7 +127,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         """Close the connections, from a thread that runs no event loop: for test kits, between tests."""
         if self._async_engines is not None:
             for engine in self._async_engines.resources():
-                event.listen(engine.sync_engine.pool, "close", _terminate)
+                hurry(engine.sync_engine.pool)
             self._async_engines.close_from_outside()
         self._dispose_sync_engine()
         self._threads.hand_on()
@@ -299,7 +300,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             engine, self._sync_engine = self._sync_engine, None
         if engine is not None:
             self._forgotten.detach()
-            _close_returned_connections(engine)
             with self._turn:  # an SQLite database in memory has but one connection, which may be in use
                 engine.pool.dispose()
 
@@ -415,25 +415,7 @@ def _codes(error: exc.DBAPIError) -> set[Any]:
 
 
 async def _dispose(engine: AsyncEngine) -> None:
-    _close_returned_connections(engine.sync_engine)
     await engine.dispose()
-
-
-def _close_returned_connections(engine: Engine) -> None:
-    """Let an engine that is about to be disposed of close each connection that is in use when that one is given back:
-    SQLAlchemy would leave them, open, to the garbage collector.
-    """
-    event.listen(engine.pool, "checkin", _close_returned)
-
-
-def _close_returned(_connection: object, record: ConnectionPoolEntry) -> None:
-    record.invalidate()
-
-
-def _terminate(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """Close a connection of asyncpg's at once: it would take leave, and wait until the server's process has ended."""
-    if hasattr(connection.driver_connection, "terminate"):
-        connection.driver_connection.terminate()
 
 
 def _usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:
@@ -532,6 +514,7 @@ def _first_engine(url: URL, asynchronous: bool, connect: float, operation: float
         "hide_parameters": True,
         "connect_args": _driver_options(url, connect, operation) | told,
         "pool_timeout": operation,
+        "poolclass": ClosingAsyncQueuePool if asynchronous else ClosingQueuePool,
     }
     if url.get_backend_name() == "sqlite":
         if url.drivername == "sqlite+aiosqlite":

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -131,9 +130,7 @@ def test_a_server_that_died_is_named_and_the_others_are_cleared(
         address = f"127.0.0.1:{port}/0"
         urls = {"redis": f"redis://:{PASSWORD}@{address}", "postgres": storage_backend.url}
         given = [f"--storage-{kind}-url={url}" for kind, url in urls.items()]
-        began = time.monotonic()
         result = inner(LAST_TEST_OF_A_SERVER, "-rP", "--storage-backends=redis,postgres", *given)
-        lasted = time.monotonic() - began
     result.assert_outcomes(passed=3)
     assert result.ret == 0
     (run,) = set(re.findall(r"table (tfk_\w+)", result.stdout.str()))
@@ -144,7 +141,6 @@ def test_a_server_that_died_is_named_and_the_others_are_cleared(
         "the next run there removes what is left",
         told,
     )
-    assert lasted < 10
 
 
 async def _names(backend: StorageBackend) -> set[str]:
