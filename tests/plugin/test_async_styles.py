@@ -81,6 +81,7 @@ def test_async_style(inner: InnerRun, style: str, real_servers: list[str]) -> No
 
 PIPELINE = """
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
     import pytest
 
@@ -109,7 +110,9 @@ PIPELINE = """
     @pytest.fixture
     def all_is_stored(storage_adapter):
         yield
-        assert len(asyncio.run(storage_adapter.keys("pipeline:*:task:*"))) == 1 + 4 + 3 + 1
+        with ThreadPoolExecutor() as elsewhere:  # asyncio.run takes pytest-asyncio before 1.0 its own loop
+            stored = elsewhere.submit(asyncio.run, storage_adapter.keys("pipeline:*:task:*")).result()
+        assert len(stored) == 1 + 4 + 3 + 1
 
     @pytest.fixture
     def anyio_backend():
