@@ -383,7 +383,7 @@ async def test_how_clients_are_made(url: str, tls: bool) -> None:
         assert issubclass(pool.connection_class, SSLConnection) == tls
         assert (pool.max_connections, pool.timeout) == (7, None)
         assert (settings["socket_connect_timeout"], settings["socket_timeout"]) == (1.5, None)
-        assert settings["retry"].get_retries() == 1, "once, where a restarted server dropped the connection"
+        assert settings["retry"]._retries == 1, "once, where a restarted server dropped the connection"
         assert settings["retry_on_error"] == [RedisConnectionError]
         assert settings["retry"]._supported_errors == (RedisConnectionError,), "others are not worth another try"
 

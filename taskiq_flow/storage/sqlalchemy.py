@@ -198,7 +198,9 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
             return self._unreachable(doing, reason) if error.connection_invalidated else self._refused(doing, reason)
         if isinstance(error, exc.SQLAlchemyError):
             return self._refused(doing, error)
-        return self._unreachable(doing, _reason(error)) if isinstance(error, OSError) else None
+        # asyncpg's own, on a connection that the server is just ending: SQLAlchemy before 2.0.50 passes it on.
+        lost = isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "asyncpg"
+        return self._unreachable(doing, _reason(error)) if lost else None
 
     # --- running statements -----------------------------------------------------------------------------------------
 
