@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 import weakref
 
@@ -17,6 +18,7 @@ from tests.faults.storages import IN_THREADS, SERVERS, on
 
 AT_ONCE = 20
 CALLS_EACH = 5
+KEPT = 5  # connections, of SQLAlchemy's pools
 
 
 async def one_worker(adapter: BaseStorageAdapter, key: str) -> None:
@@ -36,10 +38,20 @@ async def one_loop(adapter: BaseStorageAdapter, calls: int) -> "weakref.ref[asyn
     return weakref.ref(asyncio.get_running_loop())
 
 
+async def all_connections(adapter: BaseStorageAdapter) -> None:
+    """Open all connections that the pool of an adapter with threads keeps: how many of its calls are really at once is a
+    matter of luck.
+    """
+    if isinstance(adapter, SQLAlchemyStorageAdapter) and adapter._async_engines is None and not adapter._in_memory:
+        together = threading.Barrier(KEPT)
+        await asyncio.gather(*(adapter._run(lambda _connection: together.wait(10)) for _ in range(KEPT)))
+
+
 def use_for_long(adapter: BaseStorageAdapter, loops: int, calls: int, tell: Tell) -> None:
     """Make ``calls`` calls on each of that many loops; nothing may be left of them."""
     others_have_ended()
     asyncio.run(one_loop(adapter, AT_ONCE * CALLS_EACH))  # imports and the like happen once
+    asyncio.run(all_connections(adapter))
     before = settled(held())
     start = time.monotonic()
     ended = [asyncio.run(one_loop(adapter, calls)) for _ in range(loops)]
