@@ -39,7 +39,7 @@ async def one_loop(adapter: BaseStorageAdapter, calls: int) -> "weakref.ref[asyn
 
 
 async def all_connections(adapter: BaseStorageAdapter) -> None:
-    """Open all connections that the pool of an adapter with threads keeps: how many of its calls are really at once is a
+    """Open all connections that the pool of an adapter with threads keeps: how many calls are really at once is a
     matter of luck.
     """
     if isinstance(adapter, SQLAlchemyStorageAdapter) and adapter._async_engines is None and not adapter._in_memory:
