@@ -22,6 +22,7 @@ from taskiq_flow.exceptions import ConfigurationError, SerializationError, Stora
 from taskiq_flow.storage import RedisStorageAdapter, StorageEntry
 from taskiq_flow.storage import redis as redis_adapter
 from taskiq_flow.storage.base import ABSENT
+from taskiq_flow.storage.redis import QUIET, client_options, cluster_client_options
 from tests import redis_servers
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -407,6 +408,13 @@ async def test_a_connection_says_no_more_than_it_must(query: str) -> None:
     assert b"SET" in heard
     assert (b"CLIENT" in heard) == (b"mine" in heard) == (query != ""), "unless told to, it does not introduce itself"
     assert b"MAINT_NOTIFICATIONS" not in heard
+
+
+def test_clusters_are_not_told_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert QUIET.keys() <= cluster_client_options(1.0).keys()
+    monkeypatch.setitem(QUIET, "known_to_clients_only", 1)  # as driver_info is from redis-py 7.2 to 7.4.0
+    assert "known_to_clients_only" in client_options(1.0)
+    assert "known_to_clients_only" not in cluster_client_options(1.0)
 
 
 @pytest.mark.parametrize(("url", "tls"), [("redis+cluster://h:1", False), ("rediss+cluster://h:1", True)])

@@ -49,7 +49,7 @@ _PLAIN_SCHEMES = ("redis", "rediss", "unix")
 
 QUIET: dict[str, Any] = {}
 """Options with which a connection that opens says what it must, and nothing else."""
-if "driver_info" in (_options := signature(Redis).parameters):  # redis-py 7.1
+if "driver_info" in (_options := signature(Redis).parameters):  # redis-py 7.2
     from redis.driver_info import DriverInfo
 
     # Else each connection tells redis-py's version, which it looks up in the package's files, and waits for the answer:
@@ -352,7 +352,8 @@ def cluster_client_options(connect_timeout: float) -> dict[str, Any]:
     again what they had sent already.
     """
     options = {name: option for name, option in client_options(connect_timeout).items() if name.startswith("socket_")}
-    return {**options, **QUIET, "reinitialize_steps": 0}
+    known = signature(RedisCluster).parameters  # from redis-py 7.2 to 7.4.0, clusters cannot do what clients can
+    return {**options, **{name: option for name, option in QUIET.items() if name in known}, "reinitialize_steps": 0}
 
 
 def _factory_for(url: str, connect_timeout: float, max_connections: int) -> Callable[[], Client]:
