@@ -92,7 +92,7 @@ class Threads:
 
 
 def end_spare_threads() -> None:
-    """End the threads that were handed on and have no owner yet."""
-    for executors in _spare.values():
-        while executors:
+    """End the threads of this process that were handed on and have no owner yet."""
+    for (process, _), executors in _spare.items():
+        while executors and process == os.getpid():
             executors.pop().shutdown(wait=False)

@@ -151,14 +151,15 @@ class StorageReport:
 
 def _outcome(report: pytest.TestReport) -> Outcome:
     """Return what one phase of a test says."""
-    details = _STRANGE.sub("", report.longreprtext)
     if report.outcome == "failed":
         in_fixture = report.when in {"setup", "teardown"}
-        return Outcome("error" if in_fixture else "failed", report.duration, _first_line(_crash(report)), details)
+        return Outcome(
+            "error" if in_fixture else "failed", report.duration, _first_line(_crash(report)), _details(report)
+        )
     if hasattr(report, "wasxfail"):
         told = "xpassed" if report.passed else "xfailed"
         reason = str(report.wasxfail).removeprefix("reason: ")
-        return Outcome(told, report.duration, _first_line(reason), details)
+        return Outcome(told, report.duration, _first_line(reason), _details(report))
     if report.outcome == "skipped":
         told_by: Any = report.longrepr
         reason = str(told_by[2] if isinstance(told_by, tuple) else told_by).removeprefix("Skipped: ")
@@ -172,6 +173,11 @@ def _crash(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     # Not `longreprtext`, which begins with the name of xdist's worker.
     return str(crash.message if crash else report.longrepr or "")
+
+
+def _details(report: pytest.TestReport) -> str:
+    """Return what went wrong as pytest shows it, which costs too much to be asked of each test that passes."""
+    return _STRANGE.sub("", report.longreprtext)
 
 
 def _first_line(text: str) -> str:
