@@ -55,6 +55,25 @@ async def test_the_call_that_failed_is_named(doing: str) -> None:
 PLACE = "Redis at the application's"
 
 
+class SlowToObey:
+    """A client of Redis whose calls take their time to end when they are cancelled."""
+
+    async def get(self, _name: str) -> Any:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(60)  # until the time is up
+
+
+async def test_who_was_cancelled_before_the_time_was_up_is_told_so() -> None:
+    client: Any = SlowToObey()
+    call = asyncio.ensure_future(RedisStorageAdapter(client=client, operation_timeout=0.05).get("key"))
+    await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):  # anyio before 4.16 would let the time-out hide it
+        await call
+
+
 class Failing:
     """A client of Redis whose calls end with an error, or never."""
 

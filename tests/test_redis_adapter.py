@@ -5,10 +5,12 @@ The contract, clusters, faults and clients that were handed in have test files o
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
@@ -295,6 +297,25 @@ async def test_connections_are_limited(connections: int, url: str, raw: Redis) -
     async with RedisStorageAdapter(url, max_connections=connections) as adapter:
         await asyncio.gather(*[adapter.set(f"key {number}", number) for number in range(30)])
         assert len(raw.client_list()) - before == connections
+
+
+async def test_an_exchange_that_is_cancelled_gives_its_connection_back(url: str, raw: Redis) -> None:
+    adapter = RedisStorageAdapter(url, max_connections=1, operation_timeout=5)
+    await adapter.set("key", 0)
+    finished = 0
+    for steps in range(40):  # of the event loop, of which an exchange takes about twenty
+        with anyio.CancelScope() as scope:  # one that cancels again and again, as the adapter's own time-out does
+            _count_down(steps, scope.cancel)
+            finished += await adapter.compare_and_set("key", 0, 0)
+        assert await adapter.get("key") == 0, "there is a connection left"
+    assert 0 < finished < 40
+    await adapter.aclose()
+
+
+def _count_down(steps: int, then: Callable[[], None]) -> None:
+    """Call something after that many steps of the event loop."""
+    following = then if steps == 0 else partial(_count_down, steps - 1, then)
+    asyncio.get_running_loop().call_soon(following)
 
 
 async def test_a_client_that_was_handed_in_is_not_closed(url: str, raw: Redis) -> None:

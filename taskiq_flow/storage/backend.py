@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
-import anyio
-
 from taskiq_flow import clock, serialization
 from taskiq_flow.exceptions import (
     SerializationError,
@@ -22,6 +20,7 @@ from taskiq_flow.exceptions import (
 )
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
+from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
 
 __all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
@@ -229,8 +228,10 @@ class BackendAdapter(BaseStorageAdapter):
     async def _operation(self, name: str, *arguments: str) -> AsyncIterator[None]:
         """Bound an operation in time, and translate the driver's errors."""
         try:
-            with anyio.fail_after(self._operation_timeout):
+            with within(self._operation_timeout) as in_time:
                 yield
+            if in_time.cancelled_caught:
+                raise TimeoutError
         except TaskiqFlowError:
             raise
         except Exception as error:

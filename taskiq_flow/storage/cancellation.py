@@ -1,11 +1,14 @@
-"""Work that a caller who is cancelled must not tear to pieces, such as opening and closing a connection."""
+"""Callers that are cancelled: they must not tear to pieces what they wait for, and must hear of it."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Caller", "forget_outcome", "in_own_task"]
+import anyio
+
+__all__ = ["Caller", "forget_outcome", "in_own_task", "within"]
 
 T = TypeVar("T")
 
@@ -75,3 +78,24 @@ def forget_outcome(running: "asyncio.Future[T]") -> None:
     """Ask for an error that nobody is left to be told of, so that asyncio does not complain that nobody did."""
     if not running.cancelled():
         running.exception()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[anyio.CancelScope]:
+    """Limit the time for something, as :func:`anyio.move_on_after` does.
+
+    :raises asyncio.CancelledError: the caller was cancelled before the time was up, and had not yet obeyed when it was:
+        anyio before 4.16 forgets that. Python 3.10 cannot tell.
+    """
+    cancellations = _cancellations()
+    with anyio.move_on_after(seconds) as scope:
+        yield scope
+    if scope.cancelled_caught and _cancellations() > cancellations:
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    """Return how often the running task was cancelled, without what has been settled since."""
+    if sys.version_info >= (3, 11) and (task := asyncio.current_task()) is not None:
+        return task.cancelling()
+    return 0

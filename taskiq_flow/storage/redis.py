@@ -8,14 +8,16 @@ An entry is one string, so that ``SET`` writes it whole and a person can read it
 The deadline stands first: ``keys``, ``exists`` and ``cleanup`` fetch only those few bytes (``GETRANGE``).
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from inspect import signature
 from traceback import walk_tb
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import anyio
@@ -94,11 +96,19 @@ clock runs on, and must not remove what the frozen clock still calls alive. A da
 killed test run leaves behind still goes."""
 
 
-class _Connected(NamedTuple):
+@dataclass(eq=False)
+class _Connected:
     """A client of one event loop, and the turns that calls take at it."""
 
     client: Client
     turns: anyio.Semaphore
+    spares_calls: bool = True
+    """Whether calls that are under way when it is to be closed may end first."""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a call is under way."""
+        return self.turns.value != self.turns.max_value
 
 
 class RedisStorageAdapter(BackendAdapter):
@@ -143,11 +153,10 @@ class RedisStorageAdapter(BackendAdapter):
         else:
             self._server = masked(redis_url)
             client_factory = _factory_for(redis_url, connect_timeout, max_connections)
-        self._max_connections = max_connections
         self._clients: PerLoop[_Connected] | None = None
         if client_factory is not None:
-            make = client_factory
-            self._clients = PerLoop(lambda: _Connected(make(), anyio.Semaphore(max_connections)), _close)
+            make, turns = client_factory, partial(anyio.Semaphore, max_connections, max_value=max_connections)
+            self._clients = PerLoop(lambda: _Connected(make(), turns()), _close)
 
     async def aclose(self) -> None:
         """Close the connections that this adapter opened; a client that was passed in stays open."""
@@ -157,6 +166,8 @@ class RedisStorageAdapter(BackendAdapter):
     def close_from_outside(self) -> None:
         """Close the connections, from a thread that runs no event loop: for test kits, between tests."""
         if self._clients is not None:
+            for connected in self._clients.resources():
+                connected.spares_calls = False  # nobody says that their loop is going to run again
             self._clients.close_from_outside()
 
     # --- hooks ----------------------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ class RedisStorageAdapter(BackendAdapter):
             if not _is_still(text, seen, now):
                 return False
             return bool(await _run(client, _EXCHANGE_IF_UNCHANGED, name, text or b"", packed or b"", life or b""))
-        async with client.pipeline(transaction=True) as pipe:
+        async with _pipeline(client, transaction=True) as pipe:
             try:
                 await pipe.watch(name)
                 if not _is_still(await pipe.get(name), seen, now):
@@ -262,9 +273,8 @@ class RedisStorageAdapter(BackendAdapter):
                 async with connected.turns:
                     yield
             finally:
-                # A client that was closed meanwhile has connected anew. The last call under way closes it again.
-                closed = connected not in self._clients.resources()
-                if closed and connected.turns.value == self._max_connections:
+                # A client that was to be closed meanwhile is closed by the last call under way.
+                if not connected.is_in_use and connected not in self._clients.resources():
                     await _close(connected)
 
     async def _client(self) -> Client:
@@ -299,7 +309,7 @@ class RedisStorageAdapter(BackendAdapter):
 
         What is damaged or foreign counts as live: it is there, and only ``get`` can say what is wrong with it.
         """
-        async with client.pipeline(transaction=False) as pipe:
+        async with _pipeline(client, transaction=False) as pipe:
             for name in names:
                 # Undecoded even by a client that decodes: what is foreign may be no text at all.
                 pipe.execute_command("GETRANGE", name, 0, _HEADER_BYTES, **{NEVER_DECODE: True})
@@ -316,7 +326,7 @@ class RedisStorageAdapter(BackendAdapter):
             if _is_live_head(head, now) is not False:
                 return 0
             return int(await _run(client, _REMOVE_IF_UNCHANGED, name, head, _HEADER_BYTES))
-        async with client.pipeline(transaction=True) as pipe:
+        async with _pipeline(client, transaction=True) as pipe:
             try:
                 await pipe.watch(name)
                 if _is_live_head(await pipe.getrange(name, 0, _HEADER_BYTES), now) is not False:
@@ -402,6 +412,8 @@ def _try_out(url: str, plain_url: str) -> None:
 
 async def _close(connected: _Connected) -> None:
     client = connected.client
+    if connected.is_in_use and connected.spares_calls:
+        return  # redis-py before 7.2 would cut its calls off; the last of them closes it, see `_operation`
     await client.aclose()
     if isinstance(client, RedisCluster):
         # Its own aclose closes nothing where an earlier one was cancelled half-way, or where it was between two states.
@@ -411,6 +423,25 @@ async def _close(connected: _Connected) -> None:
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     for sentinel in getattr(manager, "sentinels", ()):
         await sentinel.aclose()
+
+
+@asynccontextmanager
+async def _pipeline(client: Client, *, transaction: bool) -> AsyncIterator[Any]:
+    """A pipeline of redis-py's, whose connection goes back to the pool however it ends: before 8.1, one that is
+    cancelled between WATCH and EXEC keeps it.
+    """
+    pipe = client.pipeline(transaction=transaction)
+    try:
+        async with pipe:
+            yield pipe
+    except asyncio.CancelledError:
+        connection = getattr(pipe, "connection", None)  # those of clusters have several, and give them back
+        if connection is not None:
+            pipe.connection = None
+            with anyio.CancelScope(shield=True):  # neither waits for the server
+                await connection.disconnect(nowait=True)
+                await client.connection_pool.release(connection)
+        raise
 
 
 async def _run(client: Client, script: str, name: str | bytes, *arguments: Any) -> Any:

@@ -88,7 +88,7 @@ async def test_acknowledged_writes_survive_and_the_adapter_goes_on(  # noqa: PLR
     tell: Tell,
     end: Callable[[PrivateServer], None],
 ) -> None:
-    adapter = connect(url, storage_operation_timeout=5.0)
+    adapter = connect(url, storage_connect_timeout=5.0, storage_operation_timeout=5.0)
     traffic, start = Traffic(adapter, server), time.monotonic()
     restarts = amount(2, 100 if end is PrivateServer.kill else 20)
     async with anyio.create_task_group() as tasks:
@@ -118,7 +118,7 @@ async def test_acknowledged_writes_survive_and_the_adapter_goes_on(  # noqa: PLR
 async def test_a_restart_between_calls_costs_none(
     url: str, server: PrivateServer, connect: Connect, end: Callable[[PrivateServer], None]
 ) -> None:
-    adapter = connect(url, storage_operation_timeout=5.0)
+    adapter = connect(url, storage_connect_timeout=5.0, storage_operation_timeout=5.0)
     many = range(10)
     await asyncio.gather(*(adapter.set(str(number), number) for number in many))  # as many connections stay open
     await asyncio.to_thread(end, server)

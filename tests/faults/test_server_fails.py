@@ -82,7 +82,8 @@ async def test_it_hangs_after_it_has_answered(
     url: str, server: PrivateServer, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    adapter = connect(url, storage_operation_timeout=1.5)
+    # Connecting has as much: on a busy machine fifteen at once take their time.
+    adapter = connect(url, storage_connect_timeout=1.5, storage_operation_timeout=1.5)
     names, secrets = (adapter.backend, server.address), (server.password,)
     await adapter.set("key", "before")
     with server.paused():

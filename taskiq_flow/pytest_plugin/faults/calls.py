@@ -5,11 +5,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from taskiq_flow.storage.backend import BackendAdapter
+from taskiq_flow.storage.cancellation import within
 
 __all__ = ["OPERATIONS", "Calls", "Fault"]
 
@@ -100,7 +100,7 @@ class Calls:
             doing = f"{name}({', '.join(map(repr, arguments))})"
             timeout = min(self._timeout, adapter._operation_timeout)
             try:
-                with anyio.move_on_after(timeout) as in_time:  # whatever it waits for, and however often
+                with within(timeout) as in_time:  # whatever it waits for, and however often
                     await self._disturb(adapter, name, doing)
                     async with original(adapter, name, *arguments):
                         yield
