@@ -120,7 +120,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """Say where the servers that the collected tests need are going to come from."""
-    return [] if config.get_verbosity() < 0 else _plan(config, _backends_of(items))
+    return [] if config.option.verbose < 0 else _plan(config, _backends_of(items))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -153,7 +153,8 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     option = session.config.option
     if option.collectonly or option.setupplan or session.testsfailed:
         return
-    if servers := _backends_of(session.items) & session.config.stash[_SETTINGS].servers.keys():
+    items = getattr(session, "items", [])  # before pytest 8.0, pytest-xdist's controller has none
+    if servers := _backends_of(items) & session.config.stash[_SETTINGS].servers.keys():
         _backends(session.config).prepare(servers)
 
 
