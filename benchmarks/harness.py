@@ -38,6 +38,7 @@ from benchmarks.projects import (
     REDISDB,
     SERVERS,
     STORAGE,
+    UNCALLED,
     UNUSED,
     Project,
 )
@@ -235,6 +236,7 @@ def what_a_test_pays(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
     peers = {"redis": (REDIS_PY, REDISDB), "postgres": (ASYNCPG, POSTGRESQL)}
     for backend in BACKENDS:
         yield costs.row(STORAGE[backend], 4 if backend in {"postgres", "mysql"} else 2, *peers.get(backend, ()))
+        yield costs.row(UNCALLED[backend])  # so that what the driver takes to connect can be told from the kit's part
     yield costs.row(CLOCK, 0.2, FREEZEGUN)
     for backend in BACKENDS:
         yield costs.row(BROKER[backend], None, *([BARE_BROKER] if backend == "memory" else []))

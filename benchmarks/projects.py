@@ -62,6 +62,12 @@ STORAGE = {
     )
     for backend in BACKENDS
 }
+UNCALLED = {
+    backend: Project(
+        f"storage_adapter never called, {backend}", "storage_adapter", "assert number >= 0", backend=backend
+    )
+    for backend in BACKENDS
+}
 BROKER = {
     backend: Project(
         f"flow_broker, {backend}",
@@ -193,6 +199,6 @@ def broker():
 """,
 )
 PROJECTS = (
-    *WITHOUT.values(), UNUSED, *STORAGE.values(), REDIS_PY, ASYNCPG, REDISDB, POSTGRESQL, CLOCK, FREEZEGUN,
-    *BROKER.values(), BARE_BROKER,
+    *WITHOUT.values(), UNUSED, *STORAGE.values(), *UNCALLED.values(), REDIS_PY, ASYNCPG, REDISDB, POSTGRESQL,
+    CLOCK, FREEZEGUN, *BROKER.values(), BARE_BROKER,
 )  # fmt: skip
