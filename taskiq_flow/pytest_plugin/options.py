@@ -70,6 +70,7 @@ _IMAGES = {
     )
     for kind in REAL
 }
+_VARIABLE_PREFIX = "TASKIQ_FLOW_TEST_"
 
 
 class Settings(NamedTuple):
@@ -121,6 +122,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
     :raises pytest.UsageError: a value cannot be used.
     """
+    _refuse_unknown_variables()
     named, origin = _value(config, _BACKENDS)
     backends = chosen_backends(_names(named or "default", origin), origin or "the default")
     required_text, required_origin = _value(config, _REQUIRE)
@@ -134,6 +136,8 @@ def read_settings(config: pytest.Config) -> Settings:
             )
         required |= meant
     sources = _sources(*_value(config, _SERVERS))
+    if not origin:
+        _refuse_what_only_others_use(config, backends)
     return Settings(
         backends=backends,
         backends_origin=origin,
@@ -162,6 +166,14 @@ def chosen_backends(names: Iterable[str], origin: str) -> tuple[str, ...]:
             )
         chosen.update(GROUPS.get(name, (name,)))
     return tuple(name for name in BACKENDS if name in chosen)
+
+
+def _refuse_unknown_variables() -> None:
+    """Refuse variables that look like the plugin's and are not: a misspelt one would let the run take other servers."""
+    known = [setting.env for setting in (_SERVERS, *_URLS.values()) if setting.env]
+    for name in sorted(os.environ):
+        if name.startswith(_VARIABLE_PREFIX) and name not in known:
+            raise pytest.UsageError(f"unknown environment variable {name}; known: {', '.join(known)}")
 
 
 def _value(config: pytest.Config, setting: _Setting) -> tuple[str | None, str]:
@@ -212,6 +224,19 @@ def _server_settings(config: pytest.Config, kind: str, sources: tuple[str, ...],
         except ValueError as error:
             raise pytest.UsageError(f"{url_origin}: {mask(url)} cannot be used: {error}") from None
     return settings
+
+
+def _refuse_what_only_others_use(config: pytest.Config, backends: tuple[str, ...]) -> None:
+    """Refuse options for a backend that the default leaves out: whoever names its server means to test on it.
+
+    Variables and ini values may stand there for other runs.
+    """
+    for setting, kind in ((group[kind], kind) for group in (_URLS, _IMAGES) for kind in REAL):
+        if kind not in backends and _value(config, setting)[1] == setting.option:
+            raise pytest.UsageError(
+                f"{setting.option} is for {kind}, which the default leaves out of this run ({', '.join(backends)}): "
+                f"add it, as in {_BACKENDS.option}={','.join((*backends, kind))}"
+            )
 
 
 def _reports(config: pytest.Config) -> tuple[Path, ...]:

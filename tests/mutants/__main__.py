@@ -35,7 +35,7 @@ def main() -> int:
         shutil.copy(ROOT / name, copy / name)
     command = [sys.executable, "-m", "tests.mutants.judge", *sys.argv[1:]]
     with servers(), TemporaryDirectory() as folder, redis_servers.cluster(Path(folder)) as ports:
-        os.environ["TASKIQ_FLOW_TEST_CLUSTER_PORTS"] = " ".join(map(str, ports))
+        os.environ["TASKIQ_FLOW_CLUSTER_PORTS"] = " ".join(map(str, ports))
         return subprocess.run(command, cwd=copy, check=False).returncode
 
 

@@ -122,6 +122,15 @@ def test_marker_that_leaves_nothing_is_a_visible_skip(inner: InnerRun) -> None:
             "",
             ["--storage-redis-url names a server, but servers may come from local, docker only: add 'url' to them"],
         ),
+        (
+            ["--storage-mysql-url=mysql://root@127.0.0.1/test"],
+            "",
+            [
+                "--storage-mysql-url is for mysql, which the default leaves out",
+                "--storage-backends=memory,fakeredis,sqlite,redis,postgres,mysql",
+            ],
+        ),
+        (["--storage-valkey-image=valkey/valkey"], "", ["--storage-valkey-image is for valkey"]),
     ],
 )
 def test_bad_setting_is_a_usage_error(inner: InnerRun, arguments: list[str], ini: str, words: list[str]) -> None:
@@ -129,6 +138,23 @@ def test_bad_setting_is_a_usage_error(inner: InnerRun, arguments: list[str], ini
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     for word in words:
         assert word in result.stderr.str(), f"{word!r} is not in: {result.stderr.str()}"
+
+
+def test_settings_may_be_there_for_other_runs(inner: InnerRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("MYSQL", "REDIS"):
+        monkeypatch.setenv(f"TASKIQ_FLOW_TEST_{kind}_URL", "nonsense")
+    ini = "storage_valkey_url = valkey://127.0.0.1:1"
+    inner(ONE_TEST, "--storage-backends=memory", "--storage-mysql-image=x", ini=ini).assert_outcomes(passed=1)
+
+
+def test_a_misspelt_variable_is_a_usage_error(inner: InnerRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKIQ_FLOW_TEST_REDIS_URI", "redis://:secret@127.0.0.1:1")
+    result = inner(ONE_TEST)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: unknown environment variable TASKIQ_FLOW_TEST_REDIS_URI; known: *_SERVERS, *_REDIS_URL, *"]
+    )
+    assert "secret" not in result.stderr.str()
 
 
 @pytest.mark.parametrize(
