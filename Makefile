@@ -5,6 +5,7 @@
 # make fuzz    the differential test, 20,000 random steps on each storage (STEPS=…)
 # make faults  storages under fault: 100 kills, restarts, 100,000 calls on each (a sample of it is in make test)
 # make bench   what the kit costs, beside its targets and peers: a table (ARGS=--quick)
+# make lowest  install the oldest versions that pyproject.toml promises, for make test
 # make mutants mutation testing of storages, caches, clock and codec (ONLY=taskiq_flow/clock.py, JOBS=2)
 #
 # Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
