@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test contract fuzz faults bench lowest mutants check format clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 demo: $(READY)
 	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders -p no:randomly --storage-require=all $(ARGS)
