@@ -277,10 +277,14 @@ def first_test(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
             continue
         chosen = [f"--storage-backends={kind}", *([f"--storage-servers={source}"] if source else [])]
         taken = []
-        for turn in range(effort.rounds):
-            tell(f"{what}, {turn + 1} of {effort.rounds}")
-            outcome = run_pytest(STORAGE["memory"].source(10), [*arguments, *chosen], clean_environment())
-            taken.append(1000 * (outcome.tests[0]["ended"] - outcome.began))
+        try:
+            for turn in range(effort.rounds):
+                tell(f"{what}, {turn + 1} of {effort.rounds}")
+                outcome = run_pytest(STORAGE["memory"].source(10), [*arguments, *chosen], clean_environment())
+                taken.append(1000 * (outcome.tests[0]["ended"] - outcome.began))
+        except Unmeasured as reason:  # Docker is there, say, and cannot fetch the image
+            yield Row(what, None, note=str(reason), is_failure=True)
+            continue
         raw.setdefault("milliseconds to the first test", {})[what] = taken
         yield Row(what, min(taken))
 

@@ -429,6 +429,7 @@ async def test_a_connection_says_no_more_than_it_must(query: str) -> None:
     assert b"SET" in heard
     assert (b"CLIENT" in heard) == (b"mine" in heard) == (query != ""), "unless told to, it does not introduce itself"
     assert b"MAINT_NOTIFICATIONS" not in heard
+    assert b"HELLO" not in heard
 
 
 def test_clusters_are_not_told_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:

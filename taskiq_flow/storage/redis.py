@@ -49,8 +49,9 @@ _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _PLAIN_SCHEMES = ("redis", "rediss", "unix")
 
-QUIET: dict[str, Any] = {}
-"""Options with which a connection that opens says what it must, and nothing else."""
+QUIET: dict[str, Any] = {"protocol": 2}
+"""Options with which a connection that opens says what it must, and nothing else: Redis's older protocol, which has all
+that an adapter asks for, needs no HELLO, as redis-py sends from 8 on, and no wait for its answer."""
 if "driver_info" in (_options := signature(Redis).parameters):  # redis-py 7.2
     from redis.driver_info import DriverInfo
 
