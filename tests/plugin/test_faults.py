@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -181,7 +182,9 @@ async def test_nor_is_what_came_in_parts_or_was_given_up_by_its_caller(
         await asyncio.sleep(0.05)
         short.cancel()
         outcomes = await asyncio.gather(long, short, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [StorageConnectionError, asyncio.CancelledError]
+    assert type(outcomes[0]) is StorageConnectionError
+    if sys.version_info >= (3, 11):  # before, who is cancelled may be told that the time is up
+        assert type(outcomes[1]) is asyncio.CancelledError
     await asyncio.sleep(0.3)  # real time, as above
     assert [await storage_adapter.get(key) for key in ("long", "short")] == ["old", "old"]
 
