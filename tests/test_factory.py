@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -432,6 +432,24 @@ async def test_how_a_brokers_cluster_is_called(url: str, query: str, address: st
     assert settings.get("ssl_cert_reqs", "") == query
     await client.aclose()
     await broker.redis.aclose()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: taskiq_redis.ListQueueBroker("redis://h?protocol=3"),
+        lambda: taskiq_redis.ListQueueSentinelBroker([("a", 1)], "main", protocol=3),
+        lambda: taskiq_redis.ListQueueClusterBroker("redis://h:1?protocol=3"),
+    ],
+    ids=["standalone", "sentinel", "cluster"],
+)
+async def test_the_protocol_is_the_brokers(make: Callable[[], Any]) -> None:
+    client: Any = server_of(make(), 1.5).make_client()  # type: ignore[union-attr] # it is one of taskiq-redis
+    settings = (
+        client.connection_kwargs if hasattr(client, "nodes_manager") else client.connection_pool.connection_kwargs
+    )
+    assert str(settings["protocol"]) == "3"
+    await client.aclose()
 
 
 def test_a_broker_is_known_wherever_in_taskiq_redis_it_is() -> None:

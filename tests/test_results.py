@@ -213,6 +213,9 @@ def test_a_long_chain_costs_little_and_a_circle_ends() -> None:
     assert through_storage(first).args == (0,)
 
 
+PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
+
+
 @pytest.mark.parametrize(
     ("value", "data"),
     [
@@ -225,7 +228,11 @@ def test_a_long_chain_costs_little_and_a_circle_ends() -> None:
         ((Colour.RED, Decimal(1)), ("red", Decimal(1))),
         (Point(1, 2), [1, 2]),
         (OrderedDict(a=1), {"a": 1}),
-        (deque([1]), [1]),
+        pytest.param(
+            deque([1]),
+            [1],
+            marks=pytest.mark.skipif(PYDANTIC < (2, 14), reason="this pydantic has no JSON form for a deque"),
+        ),
         (Path("/x"), "/x"),
     ],
     ids=repr,

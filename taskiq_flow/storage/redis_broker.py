@@ -46,7 +46,7 @@ def _standalone(pool: Any, options: dict[str, Any]) -> BrokerServer:
 
     def make() -> Redis:
         return Redis.from_pool(
-            BlockingConnectionPool(connection_class=pool.connection_class, timeout=None, **identity, **options)
+            BlockingConnectionPool(connection_class=pool.connection_class, timeout=None, **options | identity)
         )
 
     scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
@@ -64,8 +64,7 @@ def _behind_sentinel(sentinel: Any, master_name: str, options: dict[str, Any]) -
             addresses,
             min_other_sentinels=sentinel.min_other_sentinels,
             sentinel_kwargs={**options, **sentinel.sentinel_kwargs},
-            **identity,
-            **options,
+            **options | identity,
         )
         return ours.master_for(master_name)
 
@@ -84,8 +83,7 @@ def _cluster(cluster: Any, options: dict[str, Any]) -> BrokerServer:
             startup_nodes=[ClusterNode(host, port) for host, port in nodes],
             ssl=tls,
             address_remap=remap,
-            **identity,
-            **options,
+            **options | identity,
         )
 
     shown = ",".join(f"{host}:{port}" for host, port in nodes)
