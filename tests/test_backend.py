@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ResponseError
@@ -61,16 +62,16 @@ class SlowToObey:
 
     async def get(self, _name: str) -> Any:
         try:
-            await asyncio.sleep(60)
+            await anyio.sleep_forever()
         finally:
-            await asyncio.sleep(60)  # until the time is up
+            await anyio.sleep_forever()  # until the time is up
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not count how often a task was cancelled")
 async def test_who_was_cancelled_before_the_time_was_up_is_told_so() -> None:
     client: Any = SlowToObey()
     call = asyncio.ensure_future(RedisStorageAdapter(client=client, operation_timeout=0.05).get("key"))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # until it waits
     call.cancel()
     with pytest.raises(asyncio.CancelledError):  # anyio before 4.16 would let the time-out hide it
         await call

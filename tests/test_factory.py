@@ -444,7 +444,9 @@ async def test_how_a_brokers_cluster_is_called(url: str, query: str, address: st
     ids=["standalone", "sentinel", "cluster"],
 )
 async def test_the_protocol_is_the_brokers(make: Callable[[], Any]) -> None:
-    client: Any = server_of(make(), 1.5).make_client()  # type: ignore[union-attr] # it is one of taskiq-redis
+    server = server_of(make(), 1.5)
+    assert server is not None
+    client: Any = server.make_client()
     settings = (
         client.connection_kwargs if hasattr(client, "nodes_manager") else client.connection_pool.connection_kwargs
     )

@@ -410,7 +410,7 @@ async def test_how_clients_are_made(url: str, tls: bool) -> None:
         assert settings["retry"]._supported_errors == (RedisConnectionError,), "others are not worth another try"
 
 
-@pytest.mark.parametrize("query", ["", "?lib_name=mine&lib_version=7"])
+@pytest.mark.parametrize("query", ["", "?lib_name=mine&lib_version=7", "?protocol=3"])
 @pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated:DeprecationWarning")
 async def test_a_connection_says_no_more_than_it_must(query: str) -> None:
     heard = bytearray()
@@ -427,9 +427,9 @@ async def test_a_connection_says_no_more_than_it_must(query: str) -> None:
         async with RedisStorageAdapter(f"redis://127.0.0.1:{port}{query}") as adapter:
             await adapter.set("key", 1)
     assert b"SET" in heard
-    assert (b"CLIENT" in heard) == (b"mine" in heard) == (query != ""), "unless told to, it does not introduce itself"
+    assert (b"CLIENT" in heard) == (b"mine" in heard) == ("mine" in query), "unless told to, it does not say its name"
     assert b"MAINT_NOTIFICATIONS" not in heard
-    assert b"HELLO" not in heard
+    assert (b"HELLO" in heard) == ("protocol=3" in query)
 
 
 def test_clusters_are_not_told_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """Say where the servers that the collected tests need are going to come from."""
-    return [] if config.option.verbose < 0 else _plan(config, _backends_of(items))
+    quiet = config.option.verbose < 0  # Config.get_verbosity is of pytest 8.0
+    return [] if quiet else _plan(config, _backends_of(items))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,7 +8,6 @@ An entry is one string, so that ``SET`` writes it whole and a person can read it
 The deadline stands first: ``keys``, ``exists`` and ``cleanup`` fetch only those few bytes (``GETRANGE``).
 """
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -435,14 +434,13 @@ async def _pipeline(client: Client, *, transaction: bool) -> AsyncIterator[Any]:
     try:
         async with pipe:
             yield pipe
-    except asyncio.CancelledError:
+    finally:
         connection = getattr(pipe, "connection", None)  # those of clusters have several, and give them back
         if connection is not None:
             pipe.connection = None
             with anyio.CancelScope(shield=True):  # neither waits for the server
                 await connection.disconnect(nowait=True)
                 await client.connection_pool.release(connection)
-        raise
 
 
 async def _run(client: Client, script: str, name: str | bytes, *arguments: Any) -> Any:
