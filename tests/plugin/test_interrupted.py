@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from taskiq_flow.pytest_plugin.servers import ServerPool, ServerSettings, leftovers
+from taskiq_flow.pytest_plugin.servers import leftovers
+from tests.plugin.test_servers import need, need_image
 
 CODE = """
 import asyncio
@@ -66,9 +67,9 @@ def long_run(pytester: pytest.Pytester) -> Callable[..., tuple[subprocess.Popen[
 def test_nothing_stays(
     long_run: Callable[..., tuple[subprocess.Popen[str], str]], source: str, end: signal.Signals
 ) -> None:
-    plan = ServerPool(Path(), "", 0, {"redis": ServerSettings("redis", sources=(source,))}).plan("redis")
-    if plan.startswith("unavailable"):
-        pytest.skip(plan)
+    need("redis", source)
+    for kind in ("redis", "postgres"):
+        need_image(kind, source)
     process, run = long_run(source)
     assert len(_left(run, source)) >= 3, "the run has a folder and two servers"
     process.send_signal(end)
