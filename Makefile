@@ -6,7 +6,6 @@
 # make faults  storages under fault: 100 kills, restarts, 100,000 calls on each (a sample of it is in make test)
 # make bench   what the kit costs, beside its targets and peers: a table (ARGS=--quick)
 # make lowest  install the oldest versions that pyproject.toml promises, for make test
-# make mutants mutation testing of storages, caches, clock and codec (ONLY=taskiq_flow/clock.py, JOBS=2)
 #
 # Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
 # Variables: PYTHON (python3), ARGS (more arguments for pytest),
@@ -26,7 +25,6 @@ SOURCES := taskiq_flow tests examples benchmarks conftest.py
 # Tests start Python hundreds of times; without its caches each of them compiles the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test contract fuzz faults bench lowest mutants check format clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -50,8 +48,6 @@ faults: $(READY)
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks.harness $(ARGS)
 
-mutants: $(READY)
-	$(BIN)/python -m tests.mutants $(ONLY)
 
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -9,7 +9,7 @@ from datetime import datetime
 from taskiq_pipelines.constants import CURRENT_STEP, PIPELINE_DATA
 
 from taskiq_flow import clock
-from taskiq_flow.results import StoredResult, result_key
+from taskiq_flow.records.results import StoredResult, result_key
 from taskiq_flow.storage.base import BaseStorageAdapter
 
 __all__ = ["Findings", "History", "Unreadable"]

@@ -11,7 +11,7 @@ from taskiq_pipelines.pipeliner import DumpedStep, DumpedSteps
 from typing_extensions import ParamSpec
 
 from taskiq_flow.exceptions import InvalidKeyError
-from taskiq_flow.results import PIPELINE_ID
+from taskiq_flow.records.results import PIPELINE_ID
 from taskiq_flow.storage import rules
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from taskiq.depends.progress_tracker import TaskProgress, TaskState
 from taskiq.exceptions import ResultGetError
 
 from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
-from taskiq_flow.keys import key_of
-from taskiq_flow.results import StoredOutcome, not_a_record, store, to_data
-from taskiq_flow.retries import RETRY_FOR, while_unreachable
+from taskiq_flow.records.keys import key_of
+from taskiq_flow.records.results import StoredOutcome, not_a_record, store, to_data
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
+from taskiq_flow.storage.retries import RETRY_FOR, while_unreachable
 
 __all__ = ["ResultIsMissingError", "StorageResultBackend"]
 

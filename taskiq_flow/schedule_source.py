@@ -13,12 +13,12 @@ from taskiq.exceptions import ScheduledTaskCancelledError
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, SerializationError, UnsupportedOperationError
-from taskiq_flow.keys import key_of
-from taskiq_flow.results import not_a_record, to_data
-from taskiq_flow.retries import RETRY_FOR, while_unreachable
+from taskiq_flow.records.keys import key_of
+from taskiq_flow.records.results import not_a_record, to_data
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
+from taskiq_flow.storage.retries import RETRY_FOR, while_unreachable
 
 __all__ = ["StorageScheduleSource"]
 

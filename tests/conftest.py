@@ -15,7 +15,7 @@ import pytest
 import taskiq_redis  # noqa: F401
 
 import taskiq_flow.storage.redis
-import taskiq_flow.storage.sqlalchemy  # noqa: F401
+import taskiq_flow.storage.sql  # noqa: F401
 from taskiq_flow.pytest_plugin.servers import KINDS
 from tests.inner import InnerRun
 

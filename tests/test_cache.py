@@ -28,13 +28,13 @@ from taskiq_flow.exceptions import (
     StorageConnectionError,
 )
 from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.records.errors import StandInError
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, RedisStorageAdapter
 from taskiq_flow.storage.factory import StorageAdapterFactory
-from taskiq_flow.stored_error import StandInError
 
 BETWEEN_PROCESSES = pytest.mark.storage_backends(exclude=("memory", "fakeredis"))
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["taskiq_flow.storage.sqlalchemy", "taskiq_flow.storage.redis", "aiosqlite", __name__])
+PROCESSES.set_forkserver_preload(["taskiq_flow.storage.sql", "taskiq_flow.storage.redis", "aiosqlite", __name__])
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import pickle
 import pytest
 from taskiq.exceptions import TaskiqError
 
-from taskiq_flow import exceptions, results
+from taskiq_flow import exceptions
 from taskiq_flow.exceptions import MissingDependencyError, StorageError, TaskiqFlowError
+from taskiq_flow.records import results
 
 PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "TaskiqFlowError": (TaskiqError,),

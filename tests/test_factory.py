@@ -32,7 +32,7 @@ from taskiq_flow.storage import (
     SQLAlchemyStorageAdapter,
     StorageAdapterFactory,
 )
-from taskiq_flow.storage.redis_broker import server_of
+from taskiq_flow.storage.redis.broker import server_of
 from tests import redis_servers
 from tests.contract.test_clocks import SixMethods
 from tests.redis_servers import PASSWORD

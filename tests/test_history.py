@@ -14,7 +14,7 @@ from taskiq_flow.exceptions import SerializationError, StorageConnectionError
 from taskiq_flow.history import Findings, History, Unreadable
 from taskiq_flow.middlewares import PipelineMiddleware, StorageMiddleware
 from taskiq_flow.pipeline import Pipeline
-from taskiq_flow.results import StoredResult
+from taskiq_flow.records.results import StoredResult
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
 from tests.adapters import SixMethods
 

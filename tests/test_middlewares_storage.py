@@ -21,7 +21,7 @@ from taskiq_flow.exceptions import (
     StorageConnectionError,
 )
 from taskiq_flow.middlewares import LostResult, StorageMiddleware
-from taskiq_flow.results import StoredResult, UnstorableResultError
+from taskiq_flow.records.results import StoredResult, UnstorableResultError
 from taskiq_flow.storage import (
     BaseStorageAdapter,
     InMemoryStorageAdapter,

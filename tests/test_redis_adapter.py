@@ -22,9 +22,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, SerializationError, StorageConnectionError
 from taskiq_flow.storage import RedisStorageAdapter, StorageEntry
-from taskiq_flow.storage import redis as redis_adapter
 from taskiq_flow.storage.base import ABSENT
-from taskiq_flow.storage.redis import QUIET, client_options, cluster_client_options
+from taskiq_flow.storage.redis import adapter as redis_adapter
+from taskiq_flow.storage.redis.adapter import QUIET, client_options, cluster_client_options
 from tests import redis_servers
 
 DAY_MS = 24 * 60 * 60 * 1000

@@ -25,10 +25,10 @@ from taskiq_flow.exceptions import (
 )
 from taskiq_flow.middlewares import PipelineMiddleware, StorageMiddleware
 from taskiq_flow.pipeline import Pipeline
+from taskiq_flow.records.errors import StandInError
+from taskiq_flow.records.results import UnstorableResultError
 from taskiq_flow.result_backend import ResultIsMissingError, StorageResultBackend
-from taskiq_flow.results import UnstorableResultError
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
-from taskiq_flow.stored_error import StandInError
 from tests.adapters import SixMethods
 
 NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

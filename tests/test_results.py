@@ -17,8 +17,8 @@ from taskiq_pipelines.exceptions import MappingError
 
 from taskiq_flow import serialization
 from taskiq_flow.exceptions import SerializationError, StorageConnectionError
-from taskiq_flow.results import StoredResult, result_key, to_data
-from taskiq_flow.stored_error import StandInError, StoredError
+from taskiq_flow.records.errors import StandInError, StoredError
+from taskiq_flow.records.results import StoredResult, result_key, to_data
 
 
 class OutOfStockError(Exception):

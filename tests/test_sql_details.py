@@ -27,11 +27,12 @@ from taskiq_flow.exceptions import (
     StorageConnectionError,
 )
 from taskiq_flow.pytest_plugin.backends import StorageBackend
-from taskiq_flow.storage import SQLAlchemyStorageAdapter, sqlalchemy
+from taskiq_flow.storage import SQLAlchemyStorageAdapter
 from taskiq_flow.storage.backend import Record
 from taskiq_flow.storage.base import ABSENT
-from taskiq_flow.storage.pools import ClosingAsyncQueuePool, ClosingQueuePool
-from taskiq_flow.storage.statements import statements
+from taskiq_flow.storage.sql import adapter as sqlalchemy
+from taskiq_flow.storage.sql.pools import ClosingAsyncQueuePool, ClosingQueuePool
+from taskiq_flow.storage.sql.statements import statements
 
 # --- the table --------------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,9 @@ from taskiq_flow.exceptions import (
     StorageConnectionError,
 )
 from taskiq_flow.pytest_plugin.backends import StorageBackend
-from taskiq_flow.storage import SQLAlchemyStorageAdapter, sqlalchemy
-from taskiq_flow.storage.statements import Statements
+from taskiq_flow.storage import SQLAlchemyStorageAdapter
+from taskiq_flow.storage.sql import adapter as sqlalchemy
+from taskiq_flow.storage.sql.statements import Statements
 
 MODES = pytest.mark.parametrize("async_mode", [True, False])
 

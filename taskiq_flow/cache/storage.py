@@ -24,9 +24,9 @@ import pydantic
 from taskiq_flow import serialization
 from taskiq_flow.cache.base import BaseCacheAdapter, CacheStats
 from taskiq_flow.exceptions import ConfigurationError, SerializationError, StorageError, UnsupportedOperationError
+from taskiq_flow.records.errors import StoredError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
-from taskiq_flow.stored_error import StoredError
 
 __all__ = ["DEFAULT_LOCK_TIMEOUT", "DEFAULT_TTL", "StorageCacheAdapter"]
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from taskiq_flow import serialization
-from taskiq_flow.results import StoredResult
+from taskiq_flow.records.results import StoredResult
 
 __all__ = ["on_one_line", "table"]
 

@@ -31,9 +31,9 @@ from taskiq_flow.cache.base import BaseCacheAdapter
 from taskiq_flow.cache.memory import InMemoryCacheAdapter
 from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, SerializationError
 from taskiq_flow.middlewares.storage import LostResult
-from taskiq_flow.results import PIPELINE_ID, to_data
+from taskiq_flow.records.errors import StoredError
+from taskiq_flow.records.results import PIPELINE_ID, to_data
 from taskiq_flow.storage import rules
-from taskiq_flow.stored_error import StoredError
 
 __all__ = ["CACHE", "CACHED", "CACHE_ERRORS", "CACHE_KEY", "CACHE_TTL", "CacheMiddleware"]
 

@@ -9,7 +9,7 @@ from taskiq_pipelines import PipelineMiddleware as Engine
 from taskiq_pipelines.constants import CURRENT_STEP, PIPELINE_DATA
 
 from taskiq_flow.pipeline import Steps, dump_steps, identified, load_steps, run_id
-from taskiq_flow.results import PIPELINE_ID
+from taskiq_flow.records.results import PIPELINE_ID
 
 __all__ = ["PipelineMiddleware"]
 

@@ -11,7 +11,7 @@ from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, UnsupportedOperationError
-from taskiq_flow.results import PIPELINE_ID, StoredResult, result_key, store
+from taskiq_flow.records.results import PIPELINE_ID, StoredResult, result_key, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry

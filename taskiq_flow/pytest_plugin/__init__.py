@@ -455,7 +455,7 @@ def _shutting_down(body: Callable[..., Awaitable[None]], item: pytest.Item) -> C
 
 def _let_drive(frozen: "FrozenClock", broker: "FlowBroker") -> None:
     """Let what is due on a broker happen as the frozen clock moves."""
-    from taskiq_flow.pytest_plugin.timetable import Timetable
+    from taskiq_flow.pytest_plugin.broker.clock_driver import Timetable
 
     frozen.follow(broker.clock_moved)
     frozen.drive(Timetable(broker))

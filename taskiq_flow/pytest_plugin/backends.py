@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerUnavailable
 from taskiq_flow.pytest_plugin.servers.model import one_line
 from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
+from taskiq_flow.storage.testing import recycle
 
 if TYPE_CHECKING:
     import sqlite3
@@ -85,6 +87,8 @@ class Backends:
         self._run = run
         self.pool = ServerPool(run.folder, run.id, run.owner_pid, settings.servers, [run.database_folder])
         self._entered: set[str] = set()
+        self._recycling = ExitStack()
+        self._recycling.enter_context(recycle())
         self._begin_process(worker)
 
     def _begin_process(self, worker: str) -> None:
@@ -131,6 +135,7 @@ class Backends:
 
                 self._sqlite_keeper.close()
                 end_spare_threads()
+            self._recycling.close()
             return left
         finally:
             if self._run.is_mine:

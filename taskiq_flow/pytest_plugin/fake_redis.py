@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import fakeredis
 
-from taskiq_flow.storage.redis import QUIET, RedisStorageAdapter
+from taskiq_flow.storage.redis.adapter import QUIET, RedisStorageAdapter
 
 if TYPE_CHECKING:
     from taskiq_flow.config import TaskiqFlowConfig

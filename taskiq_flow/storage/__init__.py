@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from taskiq_flow.storage.memory import InMemoryStorageAdapter as InMemoryStorageAdapter
     from taskiq_flow.storage.memory import InMemoryStore as InMemoryStore
     from taskiq_flow.storage.redis import RedisStorageAdapter as RedisStorageAdapter
-    from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter as SQLAlchemyStorageAdapter
-    from taskiq_flow.storage.sqlalchemy import SQLiteStorageAdapter as SQLiteStorageAdapter
+    from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter as SQLAlchemyStorageAdapter
+    from taskiq_flow.storage.sql import SQLiteStorageAdapter as SQLiteStorageAdapter
 
 __all__ = [
     "ABSENT",
@@ -38,8 +38,8 @@ __getattr__, __dir__ = lazy_names(
         "InMemoryStorageAdapter": "taskiq_flow.storage.memory",
         "InMemoryStore": "taskiq_flow.storage.memory",
         "RedisStorageAdapter": "taskiq_flow.storage.redis",
-        "SQLAlchemyStorageAdapter": "taskiq_flow.storage.sqlalchemy",
-        "SQLiteStorageAdapter": "taskiq_flow.storage.sqlalchemy",
+        "SQLAlchemyStorageAdapter": "taskiq_flow.storage.sql",
+        "SQLiteStorageAdapter": "taskiq_flow.storage.sql",
         "StorageAdapterFactory": "taskiq_flow.storage.factory",
         "StorageEntry": "taskiq_flow.storage.entry",
     },

@@ -7,7 +7,8 @@ errors of drivers and time-outs are translated here, in one place. A backend is 
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from taskiq_flow import clock, serialization
@@ -22,6 +23,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
+from taskiq_flow.storage.testing import Call, Interceptor, KitSupport, interceptor
 
 __all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
 
@@ -42,7 +44,7 @@ class Record(NamedTuple):
         return self.expires_at is None or now < self.expires_at
 
 
-class BackendAdapter(BaseStorageAdapter):
+class BackendAdapter(BaseStorageAdapter, KitSupport):
     """The contract's rules around a backend's hooks.
 
     :param namespace: entries of other namespaces on the same server are never seen, counted or removed.
@@ -159,9 +161,6 @@ class BackendAdapter(BaseStorageAdapter):
                 return True  # nothing is there, and nothing is to be: what has expired is left to `cleanup`
             return await self._exchange(key, seen, None if value is ABSENT else record, now)
 
-    def close_from_outside(self) -> None:
-        """Close what this adapter opened, from a thread that runs no event loop: for test kits, between tests."""
-
     # --- the hooks: `now` is milliseconds, keys are checked ----------------------------------------------------------
 
     @abstractmethod
@@ -224,9 +223,24 @@ class BackendAdapter(BaseStorageAdapter):
         except SerializationError as error:
             raise _unreadable(key, str(error)) from None
 
-    @asynccontextmanager
-    async def _operation(self, name: str, *arguments: str) -> AsyncIterator[None]:
+    def _operation(self, name: str, *arguments: str) -> AbstractAsyncContextManager[None]:
         """Bound an operation in time, and translate the driver's errors."""
+        bounded = self._bounded(name, *arguments)
+        if (surround := interceptor()) is None:
+            return bounded
+        return self._intercepted(surround, name, arguments, bounded)
+
+    @asynccontextmanager
+    async def _intercepted(
+        self, surround: Interceptor, name: str, arguments: tuple[str, ...], bounded: AbstractAsyncContextManager[None]
+    ) -> AsyncIterator[None]:
+        doing = _doing(name, arguments)
+        call = Call(self, name, arguments, self._operation_timeout, partial(self._unreachable, doing))
+        async with surround(call), bounded:
+            yield
+
+    @asynccontextmanager
+    async def _bounded(self, name: str, *arguments: str) -> AsyncIterator[None]:
         try:
             with within(self._operation_timeout) as in_time:
                 yield
@@ -235,7 +249,7 @@ class BackendAdapter(BaseStorageAdapter):
         except TaskiqFlowError:
             raise
         except Exception as error:
-            doing = f"{name}({', '.join(map(repr, arguments))})"
+            doing = _doing(name, arguments)
             # The time-out says nothing, and is an OSError, which adapters translate by what it says.
             mute = isinstance(error, (TimeoutError, asyncio.TimeoutError)) and not str(error)
             reason = f"no answer within {self._operation_timeout:g} s"
@@ -252,6 +266,11 @@ class BackendAdapter(BaseStorageAdapter):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address()}, namespace={self.namespace!r})"
+
+
+def _doing(operation: str, arguments: tuple[str, ...]) -> str:
+    """Return a call as messages show it."""
+    return f"{operation}({', '.join(map(repr, arguments))})"
 
 
 def decode_times(key: str, record: Record) -> tuple[Any, Any]:

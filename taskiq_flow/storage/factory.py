@@ -203,7 +203,7 @@ def _build_redis(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
 
 
 def _build_sqlalchemy(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
-    from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+    from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
 
     return SQLAlchemyStorageAdapter(
         url,
@@ -250,7 +250,7 @@ def _on_server_of(broker: Any, config: TaskiqFlowConfig) -> BaseStorageAdapter |
     """Return an adapter on the server of a taskiq-redis broker; None for any other broker."""
     if not any(base.__module__.partition(".")[0] == "taskiq_redis" for base in type(broker).__mro__):
         return None
-    server = importlib.import_module("taskiq_flow.storage.redis_broker").server_of(
+    server = importlib.import_module("taskiq_flow.storage.redis.broker").server_of(
         broker, config.storage_connect_timeout
     )
     if server is None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from taskiq_flow.storage.cancellation import forget_outcome
+from taskiq_flow.storage.testing import is_recycling
 
 __all__ = ["Threads", "end_spare_threads"]
 
@@ -73,7 +74,7 @@ class Threads:
         own. Those that have work to do end after it. See :func:`end_spare_threads`.
         """
         with self._lock:
-            if self._executor is not None and self._process == os.getpid() and not self._at_work:
+            if is_recycling() and self._executor is not None and self._process == os.getpid() and not self._at_work:
                 _spare[self._process, self._at_most].append(self._executor)
                 self._executor = None
         self.end()

@@ -16,7 +16,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskiq_flow.pytest_plugin.servers.kinds import Kind, Launch
-from taskiq_flow.pytest_plugin.servers.leftovers import PREFIX, Process, Record, temporary_homes
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed, StartedServer
 from taskiq_flow.pytest_plugin.servers.mysql import MySQLKind
 from taskiq_flow.pytest_plugin.servers.postgres import PostgresKind
@@ -29,6 +28,7 @@ from taskiq_flow.pytest_plugin.servers.programs import (
     other_user,
 )
 from taskiq_flow.pytest_plugin.servers.redis import RedisKind
+from taskiq_flow.pytest_plugin.servers.stale import PREFIX, Process, Record, temporary_homes
 
 __all__ = ["KINDS", "PrivateServer", "private_server"]
 

@@ -17,7 +17,7 @@ from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.factory import StorageAdapterFactory
-from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
 from tests.faults.conftest import Amount, Tell
 from tests.faults.interrupt import Way, interrupted
 from tests.faults.resources import nothing_is_left, open_files

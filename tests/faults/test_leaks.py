@@ -11,7 +11,7 @@ import pytest
 from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.factory import StorageAdapterFactory
-from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
 from tests.faults.conftest import Amount, Tell
 from tests.faults.resources import held, nothing_is_left, open_files, others_have_ended, settled
 from tests.faults.storages import IN_THREADS, SERVERS, on

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskiq_flow.exceptions import StorageBackendError, StorageConnectionError
-from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
 from tests.faults.failures import failure
 from tests.faults.ledger import Ledger
 

@@ -21,7 +21,7 @@ SHARED = "shared by all"
 
 # A new process is forked, in milliseconds, from one that has imported everything already and has no threads.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["taskiq_flow.storage.sqlalchemy", "taskiq_flow.storage.redis", "aiosqlite", __name__])
+PROCESSES.set_forkserver_preload(["taskiq_flow.storage.sql", "taskiq_flow.storage.redis", "aiosqlite", __name__])
 
 _start: Barrier
 

@@ -291,7 +291,7 @@ NO_SERVER = """
     import pathlib, sys
 
     def tell(event, arguments):
-        if event == "subprocess.Popen" and "warden" in str(arguments):
+        if event == "subprocess.Popen" and "supervisor" in str(arguments):
             pathlib.Path("started").touch()
 
     sys.addaudithook(tell)

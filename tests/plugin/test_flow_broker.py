@@ -26,7 +26,7 @@ from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, StorageMiddleware
 from taskiq_flow.pipeline import Pipeline
 from taskiq_flow.pytest_plugin.broker import FlowBroker
-from taskiq_flow.pytest_plugin.deliveries import StuckTasksError
+from taskiq_flow.pytest_plugin.broker.deliveries import StuckTasksError
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, StorageEntry
 from tests.inner import InnerRun
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taskiq_flow.pytest_plugin.servers import leftovers
+from taskiq_flow.pytest_plugin.servers import stale
 from tests.plugin.test_servers import need, need_image
 
 CODE = """
@@ -74,7 +74,7 @@ def test_nothing_stays(
     assert len(_left(run, source)) >= 3, "the run has a folder and two servers"
     process.send_signal(end)
     process.communicate(timeout=30)
-    # Who is told to stop clears up before it ends; who is killed cannot, and the wardens need a moment to see it.
+    # Who is told to stop clears up before it ends; who is killed cannot, and the supervisors need a moment to see it.
     deadline = time.monotonic() + (0 if end is signal.SIGINT else 15)
     while (left := _left(run, source)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -85,12 +85,12 @@ def _left(run: str, source: str) -> list[str]:
     """Return what there is of a run: its folders, and its servers' folders and processes, or containers."""
     places = (Path(tempfile.gettempdir()), Path("/dev/shm"))  # where SQLite's files are
     found = [str(path) for place in places for path in place.glob(f"{run}*")]
-    for home in leftovers.temporary_homes():
-        for file in home.glob(f"{leftovers.PREFIX}*/{leftovers.RECORD}"):
+    for home in stale.temporary_homes():
+        for file in home.glob(f"{stale.PREFIX}*/{stale.RECORD}"):
             with contextlib.suppress(FileNotFoundError):
-                record = leftovers.Record.from_json(file.read_text())
+                record = stale.Record.from_json(file.read_text())
                 if record.run_id == run:
-                    found += [str(file.parent), *(str(each) for each in (record.warden, record.server) if each)]
+                    found += [str(file.parent), *(str(each) for each in (record.supervisor, record.server) if each)]
     return found + (_containers(run) if source == "docker" else [])
 
 

@@ -31,8 +31,8 @@ from taskiq_flow.pytest_plugin.servers import (
     ServerPool,
     ServerSettings,
     ServerUnavailable,
-    leftovers,
     programs,
+    stale,
 )
 from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed, StartedServer
@@ -42,7 +42,7 @@ from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on POSIX systems only")
 
 IMAGES = {kind: os.environ.get(f"TASKIQ_FLOW_{kind.upper()}_IMAGE") for kind in KINDS}
-Theirs = Callable[[str], tuple[Server, "leftovers.Record"]]
+Theirs = Callable[[str], tuple[Server, "stale.Record"]]
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
@@ -82,7 +82,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theirs]:
     run = made.folder()
     pool = made.pool("redis", "postgres", run=run, sources=("wheel",))
 
-    def server(kind: str) -> tuple[Server, leftovers.Record]:
+    def server(kind: str) -> tuple[Server, stale.Record]:
         found = pool.get(kind)
         return found, next(record for folder, record in records(run[1]).items() if f"-{kind}-" in folder.name)
 
@@ -90,13 +90,13 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theirs]:
     pool.close()
 
 
-def records(run_id: str) -> dict[Path, leftovers.Record]:
+def records(run_id: str) -> dict[Path, stale.Record]:
     """Return the folders of a run's servers, and what they say."""
     found = {}
-    for home in leftovers.temporary_homes():
-        for file in home.glob(f"{leftovers.PREFIX}*/{leftovers.RECORD}"):
+    for home in stale.temporary_homes():
+        for file in home.glob(f"{stale.PREFIX}*/{stale.RECORD}"):
             with contextlib.suppress(FileNotFoundError):
-                record = leftovers.Record.from_json(file.read_text())
+                record = stale.Record.from_json(file.read_text())
                 if record.run_id == run_id:
                     found[file.parent] = record
     return found
@@ -110,9 +110,9 @@ def containers(run_id: str) -> list[str]:
         return [each.name for each in client.containers.list(all=True) if run_id in each.name]
 
 
-def processes(run_id: str) -> list[leftovers.Process]:
-    """Return the wardens and servers of a run."""
-    return [process for record in records(run_id).values() for process in (record.warden, record.server) if process]
+def processes(run_id: str) -> list[stale.Process]:
+    """Return the supervisors and servers of a run."""
+    return [process for record in records(run_id).values() for process in (record.supervisor, record.server) if process]
 
 
 def until(condition: Callable[[], object], seconds: float = 8.0) -> bool:
@@ -381,7 +381,7 @@ def test_a_server_that_never_answers_is_given_up(runs: Runs, monkeypatch: pytest
 
 
 def test_a_port_that_somebody_takes_first_is_not_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only the warden's own process can be made to lose that race, so its half is run here."""
+    """Only the supervisor's own process can be made to lose that race, so its half is run here."""
     kind = load_kind("redis")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -571,23 +571,23 @@ def test_when_the_owner_is_interrupted_all_is_gone(runs: Runs, kind: str, starti
     assert not run_dir.exists()
 
 
-def test_sigterm_to_a_warden_is_a_clean_stop(runs: Runs) -> None:
+def test_sigterm_to_a_supervisor_is_a_clean_stop(runs: Runs) -> None:
     run_dir, run_id = runs.folder()
     server = runs.pool("redis", run=(run_dir, run_id), sources=("wheel",)).get("redis")
     (record,) = records(run_id).values()
-    assert record.warden
-    os.kill(record.warden.pid, signal.SIGTERM)
+    assert record.supervisor
+    os.kill(record.supervisor.pid, signal.SIGTERM)
     assert until(lambda: not records(run_id))
     assert gone(server.url)
 
 
-def test_close_ends_what_a_killed_warden_could_not(runs: Runs) -> None:
+def test_close_ends_what_a_killed_supervisor_could_not(runs: Runs) -> None:
     run_dir, run_id = runs.folder()
     pool = runs.pool("redis", run=(run_dir, run_id), sources=("wheel",))
     server = pool.get("redis")
     (record,) = records(run_id).values()
-    assert record.warden
-    os.kill(record.warden.pid, signal.SIGKILL)
+    assert record.supervisor
+    os.kill(record.supervisor.pid, signal.SIGKILL)
     runs.pool("redis", sources=("wheel",)).get("redis")  # another run's sweep
     assert use(server.url) == "hello", "the tests of a living run go on"
     pool.close()
@@ -604,9 +604,9 @@ def test_the_next_run_sweeps_what_a_killed_run_left_and_nothing_else(runs: Runs,
     with member(dead, 0, "redis", source=source) as owner:
         orphan = served(owner)
         ((folder, record),) = records(dead[1]).items()
-        assert record.warden
-        os.kill(record.warden.pid, signal.SIGKILL)
-        assert until(lambda: record.warden and not record.warden.alive())
+        assert record.supervisor
+        os.kill(record.supervisor.pid, signal.SIGKILL)
+        assert until(lambda: record.supervisor and not record.supervisor.alive())
         if lost:
             shutil.rmtree(folder)  # as when temporary folders do not outlive a restart: its label still says whose
         owner.kill()
@@ -628,8 +628,8 @@ def test_the_next_run_sweeps_what_a_killed_run_left_and_nothing_else(runs: Runs,
 
 def test_a_process_that_only_inherited_a_number_is_not_touched(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as bystander:
-        real = leftovers.Process.of(bystander.pid)
-        older = leftovers.Process(bystander.pid, real.started - 100)
+        real = stale.Process.of(bystander.pid)
+        older = stale.Process(bystander.pid, real.started - 100)
         older.end(signal.SIGKILL)
         assert real.alive()
         assert not older.alive()

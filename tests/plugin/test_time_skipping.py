@@ -13,7 +13,7 @@ from taskiq_flow.clock import FrozenClock
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.pipeline import Pipeline
 from taskiq_flow.pytest_plugin.broker import FlowBroker
-from taskiq_flow.pytest_plugin.deliveries import StuckTasksError
+from taskiq_flow.pytest_plugin.broker.deliveries import StuckTasksError
 from taskiq_flow.schedule_source import StorageScheduleSource
 from taskiq_flow.storage import BaseStorageAdapter
 from tests.inner import InnerRun
@@ -203,7 +203,7 @@ async def test_another_scheduler_has_sent_it(
 async def test_what_does_not_come_to_its_end_is_named(
     flow_broker: FlowBroker, frozen_clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskiq_flow.pytest_plugin.timetable._PATIENCE", 0.05)
+    monkeypatch.setattr("taskiq_flow.pytest_plugin.broker.clock_driver._PATIENCE", 0.05)
     flow_broker.patience = 0.05
 
     @flow_broker.task(task_name="stuck")

@@ -6,7 +6,7 @@ from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.memory import InMemoryStorageAdapter
 
 if TYPE_CHECKING:
-    from taskiq_flow.storage.sqlalchemy import SQLAlchemyStorageAdapter
+    from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
 
 __all__ = ["adapter_at", "has_server", "is_known", "read_raw", "write_raw"]
 
@@ -82,7 +82,7 @@ async def write_raw(adapter: BaseStorageAdapter, key: str, data: bytes) -> bool:
 
 def _kind(adapter: BaseStorageAdapter) -> str:
     """Return which of the package's adapters this is, without importing any that is not in use."""
-    homes = {"taskiq_flow.storage.redis": "redis", "taskiq_flow.storage.sqlalchemy": "sql"}
+    homes = {"taskiq_flow.storage.redis.adapter": "redis", "taskiq_flow.storage.sql.adapter": "sql"}
     return next((homes[base.__module__] for base in type(adapter).__mro__ if base.__module__ in homes), "")
 
 

@@ -53,7 +53,7 @@ class StorageFaults:
     def active(self) -> Iterator[None]:
         """Listen to the calls of the test's adapters; at the end, undo whatever was done."""
         with ExitStack() as at_the_end:  # each of these, whatever becomes of the others
-            at_the_end.enter_context(self._calls.overheard())
+            at_the_end.enter_context(self._calls.intercepted())
             if (proxy := self._proxy) is not None:
                 at_the_end.callback(lambda: self._janitor.run(proxy.close()))
             at_the_end.callback(self._calls.undo)

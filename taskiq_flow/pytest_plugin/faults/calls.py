@@ -5,11 +5,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from taskiq_flow.storage.backend import BackendAdapter
+from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
+from taskiq_flow.storage.testing import Call, intercept_calls
 
 __all__ = ["OPERATIONS", "Calls", "Fault"]
 
@@ -43,12 +43,12 @@ class Fault:
         with self._lock:
             self._times = 0
 
-    def raised(self, adapter: BackendAdapter, doing: str) -> BaseException:
+    def raised(self, call: Call) -> BaseException:
         """Return the error that a call fails with."""
         because = "storage_faults.fail() was asked for"
         if self.error is None:
-            return adapter._unreachable(doing, because)
-        return self.error(f"{doing} failed: {because}") if isinstance(self.error, type) else self.error
+            return call.unreachable(because)
+        return self.error(f"{call} failed: {because}") if isinstance(self.error, type) else self.error
 
     def happens_to(self, operation: str) -> bool:
         """Return whether it happens to this call, and count it."""
@@ -87,34 +87,28 @@ class Calls:
         self._paused = False
 
     @contextmanager
-    def overheard(self) -> Iterator[None]:
-        """Be told of every call that an adapter is about to make."""
-        original = BackendAdapter._operation
-
-        @asynccontextmanager
-        async def operation(adapter: BackendAdapter, name: str, *arguments: str) -> AsyncIterator[None]:
-            if not self._is_ours(adapter):
-                async with original(adapter, name, *arguments):
-                    yield
-                return
-            doing = f"{name}({', '.join(map(repr, arguments))})"
-            timeout = min(self._timeout, adapter._operation_timeout)
-            try:
-                with within(timeout) as in_time:  # whatever it waits for, and however often
-                    await self._disturb(adapter, name, doing)
-                    async with original(adapter, name, *arguments):
-                        yield
-                if in_time.cancelled_caught:
-                    raise adapter._unreachable(doing, f"no answer within {timeout:g} s")
-            except (Exception, asyncio.CancelledError):
-                # A driver that was stopped has said that its connection be closed; asyncio does so in its next turn.
-                # Until then a server that hangs could come back, and do what was given up: see Proxy.resume.
-                await cancel_shielded_checkpoint()
-                raise
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(BackendAdapter, "_operation", operation)
+    def intercepted(self) -> Iterator[None]:
+        """Disturb the calls of the test's adapters."""
+        with intercept_calls(self._surround):
             yield
+
+    @asynccontextmanager
+    async def _surround(self, call: Call) -> AsyncIterator[None]:
+        if not self._is_ours(call.adapter):
+            yield
+            return
+        timeout = min(self._timeout, call.timeout)
+        try:
+            with within(timeout) as in_time:  # whatever it waits for, and however often
+                await self._disturb(call)
+                yield
+            if in_time.cancelled_caught:
+                raise call.unreachable(f"no answer within {timeout:g} s")
+        except (Exception, asyncio.CancelledError):
+            # A driver that was stopped has said that its connection be closed; asyncio does so in its next turn.
+            # Until then a server that hangs could come back, and do what was given up: see Proxy.resume.
+            await cancel_shielded_checkpoint()
+            raise
 
     def add(self, fault: Fault) -> Fault:
         """Let a fault happen from now on; those that are there already come first."""
@@ -145,23 +139,24 @@ class Calls:
         for waiting in list(self._waiting):
             waiting.end(cut=False)
 
-    def _is_ours(self, adapter: BackendAdapter) -> bool:
+    def _is_ours(self, adapter: BaseStorageAdapter) -> bool:
         # "-" is what stands before the name of a test's second namespace: "run_1" must not take in "run_12".
-        return adapter.namespace == self._namespace or adapter.namespace.startswith(f"{self._namespace}-")
+        namespace = str(getattr(adapter, "namespace", ""))
+        return namespace == self._namespace or namespace.startswith(f"{self._namespace}-")
 
-    async def _disturb(self, adapter: BackendAdapter, operation: str, doing: str) -> None:
+    async def _disturb(self, call: Call) -> None:
         """Let happen to a call what is to happen before it reaches its storage."""
         for fault in list(self._faults):
-            if not fault.happens_to(operation):
+            if not fault.happens_to(call.operation):
                 continue
             if fault.seconds:
-                await self._wait(adapter, doing, fault.seconds)
+                await self._wait(call, fault.seconds)
             else:
-                raise fault.raised(adapter, doing)
+                raise fault.raised(call)
         if self._paused:
-            await self._wait(adapter, doing)
+            await self._wait(call)
 
-    async def _wait(self, adapter: BackendAdapter, doing: str, seconds: float | None = None) -> None:
+    async def _wait(self, call: Call, seconds: float | None = None) -> None:
         """Wait for ``seconds``, or until the end of the pause."""
         waiting = _Waiting(for_resume=seconds is None)
         self._waiting.add(waiting)
@@ -170,7 +165,7 @@ class Calls:
         finally:
             self._waiting.discard(waiting)
         if waiting.told.done() and waiting.told.result():
-            raise adapter._unreachable(doing, "the connection was lost (storage_faults.disconnect())")
+            raise call.unreachable("the connection was lost (storage_faults.disconnect())")
 
 
 class _Waiting:

@@ -1,18 +1,18 @@
 """Real servers for a test run: found, or started once and shared by all of its processes, and always stopped.
 
-How it works: the first process of a run that needs a server, and was not given one by URL, starts a *warden*, a process
-of its own that starts the server, writes its address into the run's folder, and stops it when the run is over, however
-the run ended: finished, interrupted or killed. The other processes of the run (workers of pytest-xdist) read the
-address.
+How it works: the first process of a run that needs a server, and was not given one by URL, starts a *supervisor*, a
+process of its own that starts the server, writes its address into the run's folder, and stops it when the run is over,
+however the run ended: finished, interrupted or killed. The other processes of the run (workers of pytest-xdist) read
+the address.
 
 ==============  ==================================================================================================
 ``model``       what is asked for and what comes back: :class:`ServerSettings`, :class:`Server`
 ``pool``        :class:`ServerPool`, the servers of one run as a process of the run sees them
 ``given``       a server that the user gave by its URL
-``warden``      the process that holds one server while the run lasts
+``supervisor``  the process that holds one server while the run lasts
 ``docker``      a server in a container; ``programs``: one that is a program of this machine or of a wheel
 ``kinds``       what differs between the kinds of servers: ``redis``, ``postgres``, ``valkey``, ``mysql``
-``leftovers``   what a run that was killed leaves behind, and how the next one finds and removes it
+``stale``       what a run that was killed leaves behind, and how the next one finds and removes it
 ``urls``        addresses in messages: never with their passwords
 ==============  ==================================================================================================
 

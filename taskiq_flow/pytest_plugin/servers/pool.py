@@ -20,7 +20,7 @@ from .urls import mask
 
 __all__ = ["ServerPool"]
 
-_CLOSE_TIMEOUT = 30.0  # seconds that a warden has to end: far more than any server takes
+_CLOSE_TIMEOUT = 30.0  # seconds that a supervisor has to end: far more than any server takes
 
 _MEASURING = ("COVERAGE_PROCESS_", "COV_CORE_")  # variables by which coverage.py and pytest-cov measure new processes
 
@@ -104,19 +104,19 @@ class ServerPool:
 
         To be called when the run ends, by the owner; in any other process it does nothing. May be called again.
 
-        :raises RuntimeError: a warden did not end in time; the message says which.
+        :raises RuntimeError: a supervisor did not end in time; the message says which.
         """
         if os.getpid() != self._owner_pid or not self._run_dir.exists():
             return
         started = [kind for kind in self._settings if self._file(kind, "log").exists()]
         if started:
-            from . import leftovers
+            from . import stale
 
             (self._run_dir / "stop").touch()
             for kind in started:
-                self._await_warden(kind)
-            # What a warden that was killed could not stop any more, and the run's folder.
-            leftovers.sweep(run_id=self._run_id)
+                self._await_supervisor(kind)
+            # What a supervisor that was killed could not stop any more, and the run's folder.
+            stale.sweep(run_id=self._run_id)
         if started or any(self._file(kind, "json").exists() for kind in self._settings):
             shutil.rmtree(self._run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -147,9 +147,9 @@ class ServerPool:
         return ServerUnavailable(fields["error"]) if "error" in fields else Server.from_json(fields["server"])
 
     def _obtain(self, settings: ServerSettings) -> None:
-        """Write the answer: what the user's URL leads to, or what a warden finds or starts."""
+        """Write the answer: what the user's URL leads to, or what a supervisor finds or starts."""
         if not settings.is_given:
-            self._start_warden(settings)
+            self._start_supervisor(settings)
             return
         from .given import given_server
 
@@ -159,8 +159,8 @@ class ServerPool:
             answer = {"error": f"no {settings.kind} server: {failure}"}
         self._file(settings.kind, "json").write_text(json.dumps(answer))
 
-    def _start_warden(self, settings: ServerSettings) -> None:
-        """Run a warden until the kind's answer is written.
+    def _start_supervisor(self, settings: ServerSettings) -> None:
+        """Run a supervisor until the kind's answer is written.
 
         The end of its first process says so: nothing here goes by the clock, which a test may have frozen.
         """
@@ -175,7 +175,7 @@ class ServerPool:
         log, answer = self._file(settings.kind, "log"), self._file(settings.kind, "json")
         with log.open("wb") as output:
             subprocess.run(
-                [sys.executable, "-W", "default", "-m", f"{__package__}.warden"],
+                [sys.executable, "-W", "default", "-m", f"{__package__}.supervisor"],
                 # Through a pipe, because everyone can read a command line, and URLs have passwords.
                 input=json.dumps(job).encode(),
                 stdout=output,
@@ -186,27 +186,27 @@ class ServerPool:
                 check=False,
             )
         if not answer.exists():
-            error = f"no {settings.kind} server: its warden ended before it had one: {programs.tail(log)}"
+            error = f"no {settings.kind} server: its supervisor ended before it had one: {programs.tail(log)}"
             answer.write_text(json.dumps({"error": error}))
 
-    def _await_warden(self, kind: str) -> None:
-        """Wait until the kind's warden, if there is one, has stopped its server and ended."""
+    def _await_supervisor(self, kind: str) -> None:
+        """Wait until the kind's supervisor, if there is one, has stopped its server and ended."""
         from filelock import FileLock, Timeout
 
-        from .leftovers import Process
+        from .stale import Process
 
         try:
             with FileLock(self._file(kind, "alive"), timeout=_CLOSE_TIMEOUT):
                 pass
         except Timeout:
             raise RuntimeError(
-                f"the warden of the {kind} server did not end within {_CLOSE_TIMEOUT:g} s of being asked to; "
+                f"the supervisor of the {kind} server did not end within {_CLOSE_TIMEOUT:g} s of being asked to; "
                 f"it logs to {self._file(kind, 'log')}"
             ) from None
         # It gives up the lock just before it ends.
-        warden = self._file(kind, "warden")
-        if warden.exists():
-            Process(**json.loads(warden.read_text())).wait(timeout=5.0)
+        supervisor = self._file(kind, "supervisor")
+        if supervisor.exists():
+            Process(**json.loads(supervisor.read_text())).wait(timeout=5.0)
 
 
 def missing_package(kind: Kind) -> str:

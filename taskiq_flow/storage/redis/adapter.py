@@ -21,11 +21,11 @@ from urllib.parse import quote
 
 import anyio
 
-from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError, SerializationError, StorageError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
 from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.testing import server_ttl_grace
 from taskiq_flow.storage.urls import masked
 
 try:
@@ -90,10 +90,6 @@ _HEADER_BYTES = 48
 _HEADER = re.compile(r'\{"expires_at": (null|-?\d{1,17}), "created_at": (-?\d{1,17}), "metadata": ')
 _DEADLINE = re.compile(rb'\{"expires_at": (null|-?\d{1,17}), ')
 _VALUE = ', "value": '
-_FROZEN_GRACE_MS = 24 * 60 * 60 * 1000
-"""How much longer than its deadline the server keeps an entry that was stored while the clock was frozen: the server's
-clock runs on, and must not remove what the frozen clock still calls alive. A day outlasts every test, and what a
-killed test run leaves behind still goes."""
 
 
 @dataclass(eq=False)
@@ -262,9 +258,9 @@ class RedisStorageAdapter(BackendAdapter):
     # --- how entries are found ---------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _operation(self, name: str, *arguments: str) -> AsyncIterator[None]:
+    async def _bounded(self, name: str, *arguments: str) -> AsyncIterator[None]:
         """Wait for a turn, too: where all connections are in use, redis-py's clusters and sentinels refuse."""
-        async with super()._operation(name, *arguments):
+        async with super()._bounded(name, *arguments):
             if self._clients is None:
                 yield
                 return
@@ -463,7 +459,7 @@ def _native_ttl(record: Record, now: int) -> int | None:
     """Return the milliseconds after which the server itself removes the record."""
     if record.expires_at is None:
         return None
-    return record.expires_at - now + (_FROZEN_GRACE_MS if clock.is_frozen() else 0)
+    return record.expires_at - now + server_ttl_grace()
 
 
 def _pack(record: Record) -> str:

@@ -1,6 +1,6 @@
 """The stored form of a ``TaskiqResult``: plain data, readable by a person, and back.
 
-What a task raised is kept as :class:`taskiq_flow.stored_error.StoredError`.
+What a task raised is kept as :class:`taskiq_flow.records.errors.StoredError`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import SerializationError, TaskiqFlowError
-from taskiq_flow.stored_error import StoredError, data_or_repr, is_storable
+from taskiq_flow.records.errors import StoredError, data_or_repr, is_storable
 
 __all__ = [
     "PIPELINE_ID",

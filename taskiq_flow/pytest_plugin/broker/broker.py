@@ -18,9 +18,9 @@ from taskiq.receiver import Receiver
 
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, LostResult, StorageMiddleware
-from taskiq_flow.pytest_plugin.adoption import Adoption
-from taskiq_flow.pytest_plugin.deliveries import Deliveries, Loss, StuckTasksError, was_cancelled
-from taskiq_flow.pytest_plugin.workers import Workers
+from taskiq_flow.pytest_plugin.broker.adoption import Adoption
+from taskiq_flow.pytest_plugin.broker.deliveries import Deliveries, Loss, StuckTasksError, was_cancelled
+from taskiq_flow.pytest_plugin.broker.workers import Workers
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.loops import PerLoop
 

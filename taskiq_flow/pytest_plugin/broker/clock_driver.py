@@ -11,7 +11,7 @@ from taskiq import ScheduledTask, ScheduleSource, TaskiqScheduler
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError
-from taskiq_flow.pytest_plugin.deliveries import StuckTasksError
+from taskiq_flow.pytest_plugin.broker.deliveries import StuckTasksError
 
 if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.broker import FlowBroker

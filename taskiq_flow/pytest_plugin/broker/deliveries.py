@@ -23,7 +23,7 @@ __all__ = ["Deliveries", "Loss", "StuckTasksError"]
 _OTHERS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
 _OBEDIENCE = 1.0
 """Seconds that tasks have to obey when they are cancelled."""
-_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+_OURS = f"{Path(__file__).parents[2]}{os.sep}"
 
 
 class StuckTasksError(AssertionError):

@@ -1,4 +1,4 @@
-"""What a run leaves behind when it is killed together with its wardens, and how the next run removes it.
+"""What a run leaves behind when it is killed together with its supervisors, and how the next run removes it.
 
 Each server has a folder of its own below the machine's temporary folders, whose record says which run on which host
 it belongs to, which processes look after it, and what is to be ended: a process or a container. So has each run that
@@ -97,15 +97,15 @@ class Record:
 
     run_id: str
     owner: Process
-    warden: Process | None = None
+    supervisor: Process | None = None
     server: Process | None = None
     stop_signal: int = 0
     container: str | None = None
     host: str = HOST
 
     def orphaned(self) -> bool:
-        """Say whether nobody looks after it any more: on this host neither its run nor its warden is alive."""
-        return self.host == HOST and not self.owner.alive() and not (self.warden and self.warden.alive())
+        """Say whether nobody looks after it any more: on this host neither its run nor its supervisor is alive."""
+        return self.host == HOST and not self.owner.alive() and not (self.supervisor and self.supervisor.alive())
 
     def write(self, folder: Path) -> None:
         """Put the record into ``folder``, whole or not at all."""
@@ -125,7 +125,7 @@ class Record:
         :raises ValueError, KeyError, TypeError: it holds none, or none of this version.
         """
         fields = json.loads(text)
-        for name in ("owner", "warden", "server"):
+        for name in ("owner", "supervisor", "server"):
             fields[name] = fields[name] and Process(**fields[name])
         return cls(**fields)
 
@@ -137,7 +137,7 @@ def temporary_homes() -> list[Path]:
 
 
 def sweep(run_id: str | None = None) -> None:
-    """Remove leftovers of dead runs, or those of one run, whose own wardens must have ended before.
+    """Remove what dead runs left, or those of one run, whose own supervisors must have ended before.
 
     Several processes may do so at the same time. What cannot be removed now is left to the next sweep.
     """

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from . import docker, leftovers, programs
+from . import docker, programs, stale
 from .given import import_driver
 from .kinds import load_kind
 from .model import Server, ServerSettings, SourceFailed, StartedServer, one_line, require_posix
@@ -50,7 +50,7 @@ def main() -> None:
     sys.path[:] = [entry for entry in dict.fromkeys([*sys.path, *job["path"]]) if entry != here]
     with contextlib.suppress(_RunOver):
         if os.name != "posix":
-            _Warden(job).run(answered=lambda: None)
+            _Supervisor(job).run(answered=lambda: None)
             return
         reading, writing = os.pipe()
         if os.fork():
@@ -60,10 +60,10 @@ def main() -> None:
         os.close(reading)
         os.umask(0o077)
         os.chdir("/")
-        _Warden(job).run(answered=lambda: os.close(writing))
+        _Supervisor(job).run(answered=lambda: os.close(writing))
 
 
-class _Warden:
+class _Supervisor:
     """Holds one server of one run."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -73,11 +73,11 @@ class _Warden:
         self._run_dir = Path(job["run_dir"])
         self._more_folders = [Path(folder) for folder in job["more_folders"]]
         try:
-            self._owner = leftovers.Process.of(job["owner_pid"])
+            self._owner = stale.Process.of(job["owner_pid"])
         except ProcessLookupError:
             raise _RunOver from None
-        self._me = leftovers.Process.of(os.getpid())
-        self._record = leftovers.Record(job["run_id"], self._owner, warden=self._me)
+        self._me = stale.Process.of(os.getpid())
+        self._record = stale.Record(job["run_id"], self._owner, supervisor=self._me)
         self._terminated = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -87,8 +87,8 @@ class _Warden:
             held.callback(self._leave_folders)
             if not self._is_first(held):
                 return
-            replace(self._record, warden=None).write(self._run_dir)
-            leftovers.sweep()
+            replace(self._record, supervisor=None).write(self._run_dir)
+            stale.sweep()
             server = None
             try:
                 server = self._obtain(held)
@@ -101,9 +101,9 @@ class _Warden:
                 time.sleep(_RUN_POLL)
 
     def _is_first(self, held: ExitStack) -> bool:
-        """Say whether the answer is this warden's to give; then ``held`` gets the lock that the run's end waits for.
+        """Say whether this supervisor is to give the answer; then ``held`` gets the lock that the run's end waits for.
 
-        It is not where the process that started an earlier warden was killed before that one's answer was there.
+        It is not where the process that started an earlier supervisor was killed before that one's answer was there.
         """
         lock = FileLock(self._file("alive"))
         while True:
@@ -117,7 +117,7 @@ class _Warden:
                 time.sleep(_RUN_POLL)
             else:
                 self._check()
-                self._publish("warden", asdict(self._me))
+                self._publish("supervisor", asdict(self._me))
                 return not self._file("json").exists()
 
     def _obtain(self, held: ExitStack) -> Server:
@@ -152,7 +152,7 @@ class _Warden:
         server: StartedServer
         if source == "docker":
             docker.find_image(kind, settings, patience=_PROBE_TIMEOUT)
-            leftovers.sweep_containers()
+            stale.sweep_containers()
             name = docker.container_name(self._record.run_id, kind)
             folder = self._make_folder(None, attempt)
             record = replace(self._record, container=name)
@@ -164,7 +164,7 @@ class _Warden:
             self._record.write(folder)
             server = programs.ProgramServer(kind, program, folder, settings.start_timeout)
             server.spawned = lambda pid: replace(
-                self._record, server=leftovers.Process.of(pid), stop_signal=kind.stop_signal
+                self._record, server=stale.Process.of(pid), stop_signal=kind.stop_signal
             ).write(folder)
         attempt.callback(server.stop)
         url, version = server.start(self._await_ready)
@@ -174,11 +174,11 @@ class _Warden:
 
     def _make_folder(self, user: "struct_passwd | None", attempt: ExitStack) -> Path:
         """Return a new folder, which ``attempt`` removes: nobody else's, but ``user`` reaches what is in it."""
-        homes = leftovers.temporary_homes()
+        homes = stale.temporary_homes()
         for home in homes:
             if user is None or programs.may_enter(user, home):
                 with contextlib.suppress(OSError):
-                    folder = Path(tempfile.mkdtemp(prefix=f"{leftovers.PREFIX}{self._settings.kind}-", dir=home))
+                    folder = Path(tempfile.mkdtemp(prefix=f"{stale.PREFIX}{self._settings.kind}-", dir=home))
                     attempt.callback(shutil.rmtree, folder, ignore_errors=True)
                     folder.chmod(0o711)
                     return folder
@@ -212,7 +212,7 @@ class _Warden:
         draft.replace(self._file(suffix))
 
     def _over(self) -> bool:
-        """Say whether the run has ended, or somebody wants this warden to end."""
+        """Say whether the run has ended, or somebody wants this supervisor to end."""
         stop_asked = (self._run_dir / "stop").exists() or not self._file("log").exists()
         return self._terminated or stop_asked or not self._owner.alive()
 
