@@ -44,6 +44,7 @@ from benchmarks.projects import (
 )
 from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerSettings, ServerUnavailable
+from taskiq_flow.pytest_plugin.stores import server_kind
 
 ROOT = Path(__file__).parents[1]
 RUN_TIMEOUT = 300.0
@@ -151,9 +152,8 @@ def url_variable(kind: str) -> str:
 def private_servers() -> Iterator[dict[str, str]]:
     """Start the servers that the runs share, and yield the variables that lead to them; no server is no variable."""
     run = Run.begin()
-    pool = ServerPool(
-        run.folder, run.id, run.owner_pid, {kind: ServerSettings(kind, sources=("local", "wheel")) for kind in SERVERS}
-    )
+    settings = {kind: ServerSettings(server_kind(kind), sources=("local", "wheel")) for kind in SERVERS}
+    pool = ServerPool(run.folder, run.id, run.owner_pid, settings)
     urls = {}
     try:
         for kind in SERVERS:
@@ -291,7 +291,7 @@ def first_test(effort: Effort, raw: dict[str, Any]) -> Iterator[Row]:
 
 def unavailable(kind: str, source: str) -> str:
     """Return why a source has no server of this kind here, or an empty string."""
-    pool = ServerPool(Path(), "", os.getpid(), {kind: ServerSettings(kind, sources=(source,))})
+    pool = ServerPool(Path(), "", os.getpid(), {kind: ServerSettings(server_kind(kind), sources=(source,))})
     plan = pool.plan(kind)
     return plan if plan.startswith("unavailable") else ""
 

@@ -16,7 +16,7 @@ import taskiq_redis  # noqa: F401
 
 import taskiq_flow.storage.redis
 import taskiq_flow.storage.sql  # noqa: F401
-from taskiq_flow.pytest_plugin.servers import KINDS
+from taskiq_flow.pytest_plugin.stores import built_in
 from tests.inner import InnerRun
 
 # Where the whole run was started with Ctrl-C ignored, as in the background, its inner runs must not inherit that.
@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 COMPANIONS = ("freezer", "hypothesispytest", "platformdirs", "pytest_cov", "rerunfailures", "timeout", "valkey")
 """Plugins beside which the kit is tested in ``plugin/test_companions.py`` only."""
 
+SERVERS = [kind.name for kind in built_in() if kind.server is not None]
+
 SETTINGS = """
 [pytest]
 filterwarnings = error
@@ -49,7 +51,7 @@ asyncio_default_fixture_loop_scope = function
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRun:
     """Run one test file in a pytest of its own, which knows nothing of this one's settings."""
-    for name in ("SERVERS", *(f"{kind.upper()}_URL" for kind in KINDS)):
+    for name in ("SERVERS", *(f"{kind.upper()}_URL" for kind in SERVERS)):
         monkeypatch.delenv(f"TASKIQ_FLOW_TEST_{name}", raising=False)
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
@@ -79,7 +81,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> InnerRu
 @pytest.fixture(scope="session")
 def real_servers(pytestconfig: pytest.Config) -> list[str]:
     """Return the arguments with which an inner run uses the real servers of this run instead of starting its own."""
-    from taskiq_flow.pytest_plugin import _backends
+    from taskiq_flow.pytest_plugin.session import stores
 
-    pool = _backends(pytestconfig).pool
+    pool = stores(pytestconfig).pool
     return [f"--storage-{kind}-url={pool.get(kind).url}" for kind in ("redis", "postgres")] + ["--storage-require=all"]

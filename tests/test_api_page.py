@@ -15,7 +15,7 @@ from taskiq_redis import ListQueueBroker
 
 from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, StorageMiddleware
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import (
     BaseStorageAdapter,
     InMemoryStorageAdapter,

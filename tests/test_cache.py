@@ -27,7 +27,7 @@ from taskiq_flow.exceptions import (
     SerializationError,
     StorageConnectionError,
 )
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.records.errors import StandInError
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, RedisStorageAdapter
 from taskiq_flow.storage.factory import StorageAdapterFactory

@@ -26,7 +26,7 @@ from taskiq_flow.exceptions import (
     StorageBackendError,
     StorageConnectionError,
 )
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter
 from taskiq_flow.storage.backend import Record
 from taskiq_flow.storage.base import ABSENT

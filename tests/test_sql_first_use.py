@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter
 
 

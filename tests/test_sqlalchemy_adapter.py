@@ -26,7 +26,7 @@ from taskiq_flow.exceptions import (
     StorageBackendError,
     StorageConnectionError,
 )
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter
 from taskiq_flow.storage.sql import adapter as sqlalchemy
 from taskiq_flow.storage.sql.statements import Statements

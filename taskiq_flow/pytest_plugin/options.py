@@ -1,25 +1,23 @@
 """The plugin's settings: command line, environment and ini, read once and checked once.
 
-The command line goes before the environment, and that before the ini file. A value that cannot be used is a usage error
-which lists the good ones.
+The command line takes precedence over the environment, and that over the ini file. A value that cannot be used is a
+usage error that lists the good ones.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
 
-from taskiq_flow.pytest_plugin.servers import KINDS, SOURCES, ServerSettings, check_url
+from taskiq_flow.pytest_plugin.servers import SOURCES, ServerKind, ServerSettings
 from taskiq_flow.pytest_plugin.servers.urls import mask
+from taskiq_flow.pytest_plugin.stores import StorageKind, built_in
 
-__all__ = ["BACKENDS", "GROUPS", "Settings", "add_options", "chosen_backends", "read_settings"]
+__all__ = ["GROUPS", "Settings", "Storages", "add_options", "read_settings"]
 
-FAKES = ("memory", "fakeredis", "sqlite")
-REAL = tuple(KINDS)
-BACKENDS = FAKES + REAL
-GROUPS = {"default": (*FAKES, "redis", "postgres"), "all": BACKENDS, "fakes": FAKES, "real": REAL}
+GROUPS = ("default", "all", "fakes", "real")
 REPORT_FORMS = (".json", ".md", ".html")
 CLOCK_SCOPES = ("storage", "everything")
 
@@ -39,8 +37,12 @@ class _Setting(NamedTuple):
         return "--" + self.name.replace("_", "-")
 
 
+_SERVERS_OF = {kind.name: kind.server for kind in built_in() if kind.server is not None}
 _BACKENDS = _Setting(
-    "storage_backends", f"run storage tests on these: {', '.join((*BACKENDS, *GROUPS))}", "NAMES", ini="args"
+    "storage_backends",
+    f"run storage tests on these: {', '.join([*(kind.name for kind in built_in()), *GROUPS])}",
+    "NAMES",
+    ini="args",
 )
 _REQUIRE = _Setting(
     "storage_require", "fail, instead of skip, where one of these backends cannot run", "NAMES", ini="args"
@@ -62,22 +64,65 @@ _URLS = {
         "URL",
         f"TASKIQ_FLOW_TEST_{kind.upper()}_URL",
     )
-    for kind in REAL
+    for kind in _SERVERS_OF
 }
 _IMAGES = {
     kind: _Setting(
         f"storage_{kind}_image", f"the {kind} image that Docker runs", "IMAGE", f"TASKIQ_FLOW_{kind.upper()}_IMAGE"
     )
-    for kind in REAL
+    for kind in _SERVERS_OF
 }
 _VARIABLE_PREFIX = "TASKIQ_FLOW_TEST_"
+
+
+class Storages:
+    """The kinds of storages that a run knows, by name, in the order of their columns; and groups of them.
+
+    :param kinds: the kinds, in order.
+    """
+
+    def __init__(self, kinds: Iterable[StorageKind]) -> None:
+        self.kinds: Mapping[str, StorageKind] = {kind.name: kind for kind in kinds}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+        return tuple(self.kinds)
+
+    def group(self, name: str) -> list[str]:
+        """Return the names that belong to one of ``GROUPS``."""
+        return [
+            kind.name
+            for kind in self.kinds.values()
+            if {"default": kind.is_default, "all": True, "fakes": not kind.is_real, "real": kind.is_real}[name]
+        ]
+
+    def chosen(self, names: Iterable[str], origin: str) -> tuple[str, ...]:
+        """Return the storages that names of storages and groups stand for, in the order of their columns.
+
+        :param origin: where the names were written, for the message.
+        :raises pytest.UsageError: if a name is neither.
+        """
+        chosen: set[str] = set()
+        for name in names:
+            if not isinstance(name, str):
+                raise pytest.UsageError(f"{origin}: a name of a storage backend must be a string, not {name!r}")
+            if name not in self.kinds and name not in GROUPS:
+                raise pytest.UsageError(
+                    f"{origin}: unknown storage backend {name!r}; known backends: {', '.join(self.names)}; "
+                    f"groups: {', '.join(GROUPS)}"
+                )
+            chosen.update(self.group(name) if name in GROUPS else (name,))
+        return tuple(name for name in self.names if name in chosen)
 
 
 class Settings(NamedTuple):
     """What this run was asked for."""
 
+    storages: Storages
+    """All storages that could be asked for."""
     backends: tuple[str, ...]
-    """The backends to run on, in the order of ``BACKENDS``."""
+    """Those to run on, in the order of their columns."""
     backends_origin: str
     """Where that was said, for the report header; empty for the default."""
     required: frozenset[str]
@@ -117,19 +162,21 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("frozen_clock", f"what the fixture frozen_clock freezes: {' or '.join(CLOCK_SCOPES)}")
 
 
-def read_settings(config: pytest.Config) -> Settings:
+def read_settings(config: pytest.Config, kinds: Iterable[StorageKind]) -> Settings:
     """Return the run's settings.
 
-    :raises pytest.UsageError: a value cannot be used.
+    :param kinds: the storages that may be asked for, in the order of their columns.
+    :raises pytest.UsageError: if a value cannot be used.
     """
+    storages = Storages(kinds)
     _refuse_unknown_variables()
     named, origin = _value(config, _BACKENDS)
-    backends = chosen_backends(_names(named or "default", origin), origin or "the default")
+    backends = storages.chosen(_names(named or "default", origin), origin or "the default")
     required_text, required_origin = _value(config, _REQUIRE)
     required = set[str]()
     for name in _names(required_text, required_origin):
-        # A group means those of it that are in this run; a backend that was named must be.
-        if not (meant := {*chosen_backends([name], required_origin)} & {*backends}):
+        # A group means those of it that are in this run; a storage that was named must be.
+        if not (meant := {*storages.chosen([name], required_origin)} & {*backends}):
             raise pytest.UsageError(
                 f"{required_origin} names {name}, which {origin or 'the default'} "
                 f"leaves out of this run ({', '.join(backends)})"
@@ -138,34 +185,17 @@ def read_settings(config: pytest.Config) -> Settings:
     sources = _sources(*_value(config, _SERVERS))
     if not origin:
         _refuse_what_only_others_use(config, backends)
+    servers = {name: kind.server for name, kind in storages.kinds.items() if kind.server is not None}
     return Settings(
+        storages=storages,
         backends=backends,
         backends_origin=origin,
         required=frozenset(required),
-        servers={kind: _server_settings(config, kind, sources, kind in backends) for kind in REAL},
+        servers={name: _server_settings(config, kind, sources, name in backends) for name, kind in servers.items()},
         matrix=bool(config.getoption("--storage-matrix")),
         reports=_reports(config),
         clock_scope=_clock_scope(config),
     )
-
-
-def chosen_backends(names: Iterable[str], origin: str) -> tuple[str, ...]:
-    """Return the backends that names of backends and groups stand for, in the order of ``BACKENDS``.
-
-    :param origin: where the names were written, for the message.
-    :raises pytest.UsageError: a name is neither.
-    """
-    chosen: set[str] = set()
-    for name in names:
-        if not isinstance(name, str):
-            raise pytest.UsageError(f"{origin}: a name of a storage backend is a text, not {name!r}")
-        if name not in BACKENDS and name not in GROUPS:
-            raise pytest.UsageError(
-                f"{origin}: unknown storage backend {name!r}; known backends: {', '.join(BACKENDS)}; "
-                f"groups: {', '.join(GROUPS)}"
-            )
-        chosen.update(GROUPS.get(name, (name,)))
-    return tuple(name for name in BACKENDS if name in chosen)
 
 
 def _refuse_unknown_variables() -> None:
@@ -208,19 +238,23 @@ def _sources(text: str | None, origin: str) -> tuple[str, ...]:
     return sources
 
 
-def _server_settings(config: pytest.Config, kind: str, sources: tuple[str, ...], is_used: bool) -> ServerSettings:
-    url, url_origin = _value(config, _URLS[kind])
-    image, image_origin = _value(config, _IMAGES[kind])
+def _server_settings(
+    config: pytest.Config, kind: ServerKind, sources: tuple[str, ...], is_used: bool
+) -> ServerSettings:
+    if kind.name not in _URLS:  # a registered storage's own server, for which there are no options
+        return ServerSettings(kind=kind, sources=sources)
+    url, url_origin = _value(config, _URLS[kind.name])
+    image, image_origin = _value(config, _IMAGES[kind.name])
     settings = ServerSettings(
         kind=kind, url=url, url_origin=url_origin, image=image, image_origin=image_origin, sources=sources
     )
-    if is_used and url and url_origin == _URLS[kind].option and not settings.is_given:
+    if is_used and url and url_origin == _URLS[kind.name].option and not settings.is_given:
         raise pytest.UsageError(
             f"{url_origin} names a server, but servers may come from {', '.join(sources)} only: add 'url' to them"
         )
     if is_used and url and settings.is_given:
         try:
-            check_url(kind, url)
+            kind.normalise(url)
         except ValueError as error:
             raise pytest.UsageError(f"{url_origin}: {mask(url)} cannot be used: {error}") from None
     return settings
@@ -231,7 +265,7 @@ def _refuse_what_only_others_use(config: pytest.Config, backends: tuple[str, ...
 
     Variables and ini values may stand there for other runs.
     """
-    for setting, kind in ((group[kind], kind) for group in (_URLS, _IMAGES) for kind in REAL):
+    for setting, kind in ((group[kind], kind) for group in (_URLS, _IMAGES) for kind in _SERVERS_OF):
         if kind not in backends and _value(config, setting)[1] == setting.option:
             raise pytest.UsageError(
                 f"{setting.option} is for {kind}, which the default leaves out of this run ({', '.join(backends)}): "

@@ -15,9 +15,9 @@ from secrets import token_hex
 
 from taskiq_flow.pytest_plugin.machine import process_space, this_boot, uptime
 
-__all__ = ["Run", "is_abandoned"]
+__all__ = ["Run", "is_run", "is_stale"]
 
-_IDENTITY = re.compile(r"tfk_(?P<host>[0-9a-f]{6})_(?P<pid>\d+)_(?P<began>\d+)_[0-9a-f]{6}")
+_IDENTITY = re.compile(r"tfk_(?P<host>[0-9a-f]{6})_(?P<pid>\d+)_(?P<began>\d+)_[0-9a-f]{6}(?![^_])", re.ASCII)
 
 _IN_MEMORY = Path("/dev/shm")  # Linux has it; in a container of Docker's it is too small unless told otherwise
 _ROOM = 1 << 30
@@ -43,7 +43,7 @@ class Run:
         on_disk, in_memory = Path(tempfile.gettempdir()), _folder_in_memory()
         for place in filter(None, (on_disk, in_memory)):
             for left in place.glob("tfk_*"):
-                if is_abandoned(left.name):
+                if is_stale(left.name):
                     shutil.rmtree(left, ignore_errors=True)
         name = f"tfk_{_host()}_{os.getpid()}_{uptime()}_{token_hex(3)}"
         folder = Path(tempfile.mkdtemp(prefix=f"{name}_", dir=on_disk))
@@ -84,7 +84,12 @@ def _folder_in_memory() -> Path | None:
     return _IN_MEMORY if shutil.disk_usage(_IN_MEMORY).free >= _ROOM else None
 
 
-def is_abandoned(name: str) -> bool:
+def is_run(name: str) -> bool:
+    """Return whether ``name`` is the identity of a run, of whatever machine, and nothing else."""
+    return _IDENTITY.fullmatch(name) is not None
+
+
+def is_stale(name: str) -> bool:
     """Return whether ``name`` begins with the identity of a run of this machine whose owner does not live any more.
 
     False for anything else: names of other machines' runs, of runs before this machine was started again, and all that

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from taskiq_flow.pytest_plugin import StorageAdapterContract
-from taskiq_flow.pytest_plugin.servers.kinds import load_kind
+from taskiq_flow.pytest_plugin.stores import server_kind
 from taskiq_flow.storage import RedisStorageAdapter
 from taskiq_flow.storage.base import BaseStorageAdapter
 from tests.redis_servers import cluster
@@ -23,7 +23,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cluster_version(cluster_url: str) -> str:
-    return load_kind("redis").probe(cluster_url.replace("redis+cluster", "redis"), timeout=10)
+    return server_kind("redis").probe(cluster_url.replace("redis+cluster", "redis"), timeout=10)
 
 
 @pytest.mark.long

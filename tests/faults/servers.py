@@ -15,10 +15,8 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taskiq_flow.pytest_plugin.servers.kinds import Kind, Launch
+from taskiq_flow.pytest_plugin.servers.kinds import Launch, ServerKind
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed, StartedServer
-from taskiq_flow.pytest_plugin.servers.mysql import MySQLKind
-from taskiq_flow.pytest_plugin.servers.postgres import PostgresKind
 from taskiq_flow.pytest_plugin.servers.programs import (
     Program,
     ProgramServer,
@@ -27,8 +25,10 @@ from taskiq_flow.pytest_plugin.servers.programs import (
     may_enter,
     other_user,
 )
-from taskiq_flow.pytest_plugin.servers.redis import RedisKind
 from taskiq_flow.pytest_plugin.servers.stale import PREFIX, Process, Record, temporary_homes
+from taskiq_flow.pytest_plugin.stores.mysql import MySQLServer
+from taskiq_flow.pytest_plugin.stores.postgres import PostgresServer
+from taskiq_flow.pytest_plugin.stores.redis import RedisServer
 
 __all__ = ["KINDS", "PrivateServer", "private_server"]
 
@@ -36,7 +36,7 @@ _START_TIMEOUT = 60.0
 _POLL = 0.02
 
 
-class _Redis(RedisKind):
+class _Redis(RedisServer):
     def probe(self, url: str, timeout: float) -> str:
         once = Retry(NoBackoff(), 0)  # whoever waits for a server asks again
         with Redis.from_url(url, socket_connect_timeout=timeout, socket_timeout=timeout, retry=once) as client:
@@ -48,14 +48,14 @@ class _Redis(RedisKind):
         return replace(launch, stdin=launch.stdin + "appendonly yes\nappendfsync always\n")
 
 
-class _Postgres(PostgresKind):
+class _Postgres(PostgresServer):
     def launch(self, program: Path, data: Path, port: int, password: str) -> Launch:
         launch = super().launch(program, data, port, password)
         durable = ("-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on")
         return replace(launch, command=[*launch.command, *durable])
 
 
-class _MySQL(MySQLKind):
+class _MySQL(MySQLServer):
     def launch(self, program: Path, data: Path, port: int, password: str) -> Launch:
         launch = super().launch(program, data, port, password)
         # And it takes a value of 100 MB.
@@ -64,7 +64,7 @@ class _MySQL(MySQLKind):
 
 
 # The plugin's own are for data that nobody wants back; these keep what they acknowledged.
-KINDS: dict[str, type[Kind]] = {"redis": _Redis, "postgres": _Postgres, "mysql": _MySQL}
+KINDS: dict[str, type[ServerKind]] = {"redis": _Redis, "postgres": _Postgres, "mysql": _MySQL}
 
 
 class PrivateServer(ProgramServer):
@@ -152,7 +152,7 @@ def private_server(name: str) -> Iterator[PrivateServer]:
 
     :raises SourceFailed: neither this machine nor a wheel has its program, or it cannot be run here.
     """
-    kind = KINDS[name](name)
+    kind = KINDS[name]()
     program, user = _find(kind), other_user(kind)
     home = next((home for home in temporary_homes() if user is None or may_enter(user, home)), None)
     if user is not None and home is None:
@@ -171,7 +171,7 @@ def private_server(name: str) -> Iterator[PrivateServer]:
             server.stop()
 
 
-def _find(kind: Kind) -> Program:
+def _find(kind: ServerKind) -> Program:
     try:
         return find_local(kind)
     except SourceFailed as not_local:

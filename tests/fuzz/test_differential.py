@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import BaseStorageAdapter, RedisStorageAdapter, SQLAlchemyStorageAdapter
 from tests.fuzz.machine import Storage, Tally, explore
 from tests.redis_servers import cluster

@@ -258,9 +258,9 @@ HANGING = """
 
     @pytest.fixture
     def hanging_server(monkeypatch):
-        from taskiq_flow.pytest_plugin.backends import Backends
+        from taskiq_flow.pytest_plugin.stores._manager import StoreManager
 
-        monkeypatch.setattr(Backends, "open_place", lambda *_: time.sleep(60))
+        monkeypatch.setattr(StoreManager, "open", lambda *_: time.sleep(60))
 
     @pytest.mark.timeout(0.3)
     def test_start(hanging_server, storage_adapter): ...

@@ -13,7 +13,7 @@ from taskiq_pipelines import Pipeline
 
 from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.exceptions import SerializationError, StorageConnectionError
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.pytest_plugin.broker import FlowBroker
 from taskiq_flow.pytest_plugin.faults import OPERATIONS, Fault, StorageFaults
 from taskiq_flow.result_backend import StorageResultBackend

@@ -9,7 +9,7 @@ import pytest
 
 from taskiq_flow.clock import FrozenClock
 from taskiq_flow.config import TaskiqFlowConfig
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import BaseStorageAdapter, StorageAdapterFactory
 from tests.inner import InnerRun, on
 
@@ -83,9 +83,9 @@ async def test_without_the_clock_the_server_has_the_native_ttl(
     else:
         from fakeredis import FakeAsyncRedis
 
-        from taskiq_flow.pytest_plugin.fake_redis import server
+        from taskiq_flow.pytest_plugin.stores import fakeredis as fake
 
-        client = FakeAsyncRedis(server=server(storage_backend.url.partition("://")[2]))
+        client = FakeAsyncRedis(server=fake.server(storage_backend.url))
     async with client:
         namespace = getattr(storage_adapter, "namespace")  # noqa: B009 - the base class promises none
         assert 99_000 < await client.pttl(f"{namespace}:key") <= 100_000

@@ -14,11 +14,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from taskiq_flow.pytest_plugin.backends import StorageBackend
+from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.pytest_plugin.servers import Server, ServerUnavailable
-from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed
 from taskiq_flow.pytest_plugin.servers.programs import find_wheel
+from taskiq_flow.pytest_plugin.stores import server_kind
 from tests.inner import InnerRun, on
 
 # The tests of isolation run here once more, on a MySQL that this module starts.
@@ -74,7 +74,7 @@ def valkey_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Have the wheel's program where a user's would be, unless there is one."""
     if not shutil.which("valkey-server"):
         need("valkey", "wheel")
-        (tmp_path / "valkey-server").symlink_to(find_wheel(load_kind("valkey")).path)
+        (tmp_path / "valkey-server").symlink_to(find_wheel(server_kind("valkey")).path)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
 
@@ -165,7 +165,7 @@ def test_a_run_that_stored_nothing_leaves_the_driver_nothing_to_say(inner: Inner
     ],
 )
 def test_urls_are_normalised(kind: str, given: str, used: str) -> None:
-    assert load_kind(kind).normalise(given) == used
+    assert server_kind(kind).normalise(given) == used
 
 
 @pytest.mark.parametrize(
@@ -261,11 +261,11 @@ def test_for_root_it_runs_as_another_user(runs: Runs) -> None:
 def test_without_its_installer_mariadb_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceFailed, match="mariadbd is there, but not mariadb-install-db"):
-        load_kind("mysql").setup(tmp_path / "sbin" / "mariadbd", tmp_path / "data", "hush")
+        server_kind("mysql").setup(tmp_path / "sbin" / "mariadbd", tmp_path / "data", "hush")
 
 
 def test_mysqls_own_program_makes_its_tables_itself(tmp_path: Path) -> None:
-    launch = load_kind("mysql").setup(tmp_path / "mysqld", tmp_path / "data", "hush")
+    launch = server_kind("mysql").setup(tmp_path / "mysqld", tmp_path / "data", "hush")
     assert launch
     assert launch.command[0] == str(tmp_path / "mysqld")
     assert "--initialize-insecure" in launch.command

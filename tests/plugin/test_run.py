@@ -11,7 +11,7 @@ import freezegun
 import pytest
 
 from taskiq_flow.pytest_plugin import run as run_module
-from taskiq_flow.pytest_plugin.run import Run, is_abandoned
+from taskiq_flow.pytest_plugin.run import Run, is_stale
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def memory(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_living_run_is_not_abandoned(home: Path) -> None:
     run = Run.begin()
-    assert not is_abandoned(run.id)
-    assert not is_abandoned(f"{run.id}_gw1_7:some:key")
+    assert not is_stale(run.id)
+    assert not is_stale(f"{run.id}_gw1_7:some:key")
     assert run.is_mine
     assert run.folder.stat().st_mode & 0o077 == 0
     run.remove_folders()
@@ -53,15 +53,15 @@ def test_worker_takes_part_and_owns_nothing(home: Path, monkeypatch: pytest.Monk
 
 def test_dead_owners_and_reused_numbers_are_seen(home: Path) -> None:
     host, pid, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
-    assert is_abandoned(f"tfk_{host}_4194999_{began}_{rest}"), "no process has this number"
-    assert is_abandoned(f"tfk_{host}_{pid}_1_{rest}"), "the process is younger than the run"
-    assert not is_abandoned(f"tfk_{host}_{pid}_0_{rest}"), "a system that does not tell when the run began"
+    assert is_stale(f"tfk_{host}_4194999_{began}_{rest}"), "no process has this number"
+    assert is_stale(f"tfk_{host}_{pid}_1_{rest}"), "the process is younger than the run"
+    assert not is_stale(f"tfk_{host}_{pid}_0_{rest}"), "a system that does not tell when the run began"
 
 
 def test_a_run_that_begins_at_a_frozen_time_is_alive(home: Path) -> None:
     with freezegun.freeze_time("2000-01-01"):
         run = Run.begin()
-    assert not is_abandoned(run.id)
+    assert not is_stale(run.id)
 
 
 @pytest.mark.parametrize("differs", ["process_space", "this_boot"])
@@ -70,15 +70,15 @@ def test_processes_elsewhere_are_not_judged(home: Path, differs: str, monkeypatc
     monkeypatch.setattr(run_module, differs, lambda: "elsewhere")
     host, *_ = Run.begin().id.removeprefix("tfk_").split("_")
     name = f"tfk_{host}_4194999_{began}_{rest}"
-    assert is_abandoned(name)
+    assert is_stale(name)
     monkeypatch.undo()
-    assert not is_abandoned(name), "a container or a machine of the same name has processes of its own"
+    assert not is_stale(name), "a container or a machine of the same name has processes of its own"
 
 
 def test_nothing_is_abandoned_where_nobody_can_tell(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host, _, began, rest = Run.begin().id.removeprefix("tfk_").split("_")
     monkeypatch.setitem(sys.modules, "psutil", None)
-    assert not is_abandoned(f"tfk_{host}_4194999_{began}_{rest}")
+    assert not is_stale(f"tfk_{host}_4194999_{began}_{rest}")
 
 
 def test_names_of_others_are_let_be(home: Path) -> None:
@@ -91,7 +91,7 @@ def test_names_of_others_are_let_be(home: Path) -> None:
         "taskiq_flow_storage",
         "tfk_1_2_3_4",
     ):
-        assert not is_abandoned(name)
+        assert not is_stale(name)
 
 
 def test_folders_of_killed_runs_go_with_the_next(home: Path, memory: Path) -> None:

@@ -162,7 +162,10 @@ def test_a_misspelt_variable_is_a_usage_error(inner: InnerRun, monkeypatch: pyte
     [
         ('storage_backends("oracle")', ["test_inner.py", "'oracle'", "known backends"]),
         ('storage_backends(exlude="memory")', ["test_inner.py", "'exlude'", "known: exclude"]),
-        ('storage_backends(["memory"])', ["test_inner.py", "a name of a storage backend is a text, not ['memory']"]),
+        (
+            'storage_backends(["memory"])',
+            ["test_inner.py", "a name of a storage backend must be a string, not ['memory']"],
+        ),
     ],
 )
 def test_bad_marker_stops_the_collection(inner: InnerRun, marker: str, words: list[str]) -> None:

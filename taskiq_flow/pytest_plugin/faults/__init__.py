@@ -2,9 +2,10 @@
 
 ==========  ======================================================================================================
 ``calls``   the calls of the test's adapters, which can be made to fail, to wait and to hang
-``means``   what can be done to each kind of storage by its own means: damage a record, cut connections
 ``proxy``   what lies between a test and a real server, so that the server hangs for this test alone
 ==========  ======================================================================================================
+
+How a record is damaged and connections are cut is what each kind of storage says: see ``stores/``.
 """
 
 from collections.abc import Iterator
@@ -12,14 +13,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from taskiq_flow.pytest_plugin.faults.calls import OPERATIONS, Calls, Fault
-from taskiq_flow.pytest_plugin.faults.means import means_for
-from taskiq_flow.pytest_plugin.faults.proxy import Proxy, is_plain_tcp
-from taskiq_flow.pytest_plugin.janitor import Janitor
+from taskiq_flow.pytest_plugin.faults.proxy import Proxy
 from taskiq_flow.storage import rules
 
 if TYPE_CHECKING:
     from taskiq_flow.config import TaskiqFlowConfig
-    from taskiq_flow.pytest_plugin.backends import Place
+    from taskiq_flow.pytest_plugin.stores._background import BackgroundLoop
+    from taskiq_flow.pytest_plugin.stores.base import IsolatedStore
 
 __all__ = ["OPERATIONS", "Fault", "StorageFaults"]
 
@@ -34,20 +34,20 @@ class StorageFaults:
     the test is over. The methods are plain functions: they can be called from any thread, on an event loop or not.
     """
 
-    def __init__(self, place: "Place", janitor: Janitor) -> None:
-        self._place = place
-        self._janitor = janitor
-        self._calls = Calls(place.namespace, _TIMEOUT)
-        self._means = means_for(place.backend, place.table, place.namespace)
-        self._proxy = Proxy(place.backend.url) if place.backend.is_real and is_plain_tcp(place.backend.url) else None
+    def __init__(self, store: "IsolatedStore", background: "BackgroundLoop") -> None:
+        self._store = store
+        self._background = background
+        self._calls = Calls(store.namespace, _TIMEOUT)
+        address = store.proxied()
+        self._proxy = None if address is None else Proxy(*address)
 
     def config(self) -> "TaskiqFlowConfig":
-        """Return the settings with which the factory reaches the place, through the proxy where there is one."""
-        url = self._means.url
+        """Return the settings with which the factory reaches the store, through the proxy where there is one."""
+        url = self._store.identified_url()
         if self._proxy is not None:
-            url = self._janitor.run(self._proxy.start(url))
+            url = self._background.run(self._proxy.start(url))
         timeouts = {"storage_connect_timeout": _TIMEOUT, "storage_operation_timeout": _TIMEOUT}
-        return self._place.config().model_copy(update={"storage_url": url, **timeouts})
+        return self._store.config().model_copy(update={"storage_url": url, **timeouts})
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -55,7 +55,7 @@ class StorageFaults:
         with ExitStack() as at_the_end:  # each of these, whatever becomes of the others
             at_the_end.enter_context(self._calls.intercepted())
             if (proxy := self._proxy) is not None:
-                at_the_end.callback(lambda: self._janitor.run(proxy.close()))
+                at_the_end.callback(lambda: self._background.run(proxy.close()))
             at_the_end.callback(self._calls.undo)
             yield
 
@@ -95,9 +95,9 @@ class StorageFaults:
         :param namespace: as in ``make_storage_adapter``; None for the test's own.
         :raises LookupError: nothing is stored there.
         """
-        own = self._place.namespace
+        own = self._store.namespace
         where = own if namespace is None else f"{own}-{namespace}"
-        if not self._janitor.run(self._means.corrupt(where, key)):
+        if not self._background.run(self._store.corrupt(where, key)):
             raise LookupError(f"nothing is stored under {key!r} in namespace {where!r}: there is nothing to corrupt")
 
     def disconnect(self) -> int:
@@ -109,8 +109,8 @@ class StorageFaults:
         """
         self._calls.cut()
         if self._proxy is None:
-            return self._janitor.run(self._means.cut())
-        return self._janitor.run(self._proxy.while_cut(self._means.cut))
+            return self._background.run(self._store.disconnect())
+        return self._background.run(self._proxy.while_cut(self._store.disconnect))
 
     def pause(self) -> "Pause":
         """Let the storage hang: it accepts calls and connections, and answers none until :meth:`resume`.
@@ -120,7 +120,7 @@ class StorageFaults:
         :return: a context manager that resumes; to use it is optional.
         """
         if self._proxy is not None:
-            self._janitor.run(self._proxy.pause())
+            self._background.run(self._proxy.pause())
         else:
             self._calls.pause()
         return Pause(self)
@@ -128,7 +128,7 @@ class StorageFaults:
     def resume(self) -> None:
         """End the pause: calls that still wait are answered."""
         if self._proxy is not None:
-            self._janitor.run(self._proxy.resume())
+            self._background.run(self._proxy.resume())
         else:
             self._calls.resume()
 

@@ -4,11 +4,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-__all__ = ["Proxy", "is_plain_tcp"]
+__all__ = ["Proxy"]
 
-_PORTS = {"redis": 6379, "valkey": 6379, "postgresql": 5432, "postgres": 5432, "mysql": 3306, "mariadb": 3306}
 _CHUNK = 65536
 _PATIENCE = 1.0
 """Seconds that the end of a connection may take to arrive here, where one is sure to come."""
@@ -16,20 +15,16 @@ _MOMENT = 0.05
 """Seconds that are enough for it as a rule, where nobody knows whether one comes."""
 
 
-def is_plain_tcp(url: str) -> bool:
-    """Return whether a server can be reached through a proxy: with TLS it could not show its certificate there."""
-    parts = urlsplit(url)
-    encrypted = {name for name in parse_qs(parts.query) if name.startswith("ssl")}
-    return parts.scheme.partition("+")[0] in _PORTS and bool(parts.hostname) and not encrypted
-
-
 class Proxy:
-    """Passes on what each side says, on an event loop that goes on while tests' loops come and go."""
+    """Passes on what each side says, on an event loop that goes on while tests' loops come and go.
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host = parts.hostname or "localhost"
-        self._port = parts.port or _PORTS[parts.scheme.partition("+")[0]]
+    :param host: the server's address.
+    :param port: its port.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
         self._server: asyncio.Server | None = None
         self._paused = False
         self._held: defaultdict[asyncio.StreamWriter, bytearray] = defaultdict(bytearray)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskiq_flow.pytest_plugin.options import BACKENDS, Settings
+from taskiq_flow.pytest_plugin.options import Settings
 from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, backend_in, test_name
 
 __all__ = ["StorageReport", "header", "note", "note_unavailable", "plan", "write"]
@@ -79,11 +79,11 @@ class StorageReport:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of one test."""
-        properties = dict(report.user_properties)
-        backend = properties.get(_BACKEND)
+        properties: dict[str, Any] = dict(report.user_properties)
+        backend: Any = properties.get(_BACKEND)
         if report.when == _CRASHED:
             backend = self._backends.get(report.nodeid) or backend_in(report.nodeid)
-        if backend not in BACKENDS:  # a property of the user's own may have the same name
+        if backend not in self._settings.storages.kinds:  # a property of the user's own may have the same name
             return
         self._backends[report.nodeid] = backend
         if reason := properties.get(_UNAVAILABLE):
@@ -133,7 +133,7 @@ class StorageReport:
         """Return a line a backend: how many passed, failed and so on, seconds, which server; or why it did not run."""
         lines = []
         seen = {name for outcomes in self._matrix.tests.values() for name in outcomes}
-        for name in BACKENDS:
+        for name in self._settings.storages.names:
             outcomes = [outcomes[name] for outcomes in self._matrix.tests.values() if name in outcomes]
             if not outcomes:
                 continue

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from taskiq_flow.pytest_plugin.options import BACKENDS
+from taskiq_flow.pytest_plugin.stores import built_in
 
 __all__ = ["Matrix", "Outcome", "UnreadableReport", "backend_in", "test_name"]
 
@@ -55,7 +55,8 @@ class Matrix:
     def backends(self) -> list[str]:
         """The storages that tests ran on, in the plugin's order."""
         used = {name for outcomes in self.tests.values() for name in outcomes}
-        return [name for name in BACKENDS if name in used] + sorted(used - {*BACKENDS})
+        known = [kind.name for kind in built_in()]
+        return [name for name in known if name in used] + sorted(used.difference(known))
 
     def diverging(self) -> Iterator[str]:
         """Yield the tests that did not do the same on every storage; where one was skipped, it did nothing."""
@@ -124,10 +125,9 @@ def test_name(nodeid: str, backend: str) -> str:
     return f"{name}[{'-'.join(parts)}]" if parts else name
 
 
-def backend_in(nodeid: str) -> str | None:
-    """Return the storage that a test's id names, the first of its parameters; None where that is none."""
-    first = nodeid.partition("[")[2].removesuffix("]").partition("-")[0]
-    return first if first in BACKENDS else None
+def backend_in(nodeid: str) -> str:
+    """Return the first parameter in a test's id, which names its storage if it has one."""
+    return nodeid.partition("[")[2].removesuffix("]").partition("-")[0]
 
 
 test_name.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test where it is imported

@@ -6,12 +6,12 @@ however the run ended: finished, interrupted or killed. The other processes of t
 the address.
 
 ==============  ==================================================================================================
+``kinds``       what differs between kinds of servers: :class:`ServerKind`; each is defined in ``stores/``
 ``model``       what is asked for and what comes back: :class:`ServerSettings`, :class:`Server`
 ``pool``        :class:`ServerPool`, the servers of one run as a process of the run sees them
 ``given``       a server that the user gave by its URL
 ``supervisor``  the process that holds one server while the run lasts
 ``docker``      a server in a container; ``programs``: one that is a program of this machine or of a wheel
-``kinds``       what differs between the kinds of servers: ``redis``, ``postgres``, ``valkey``, ``mysql``
 ``stale``       what a run that was killed leaves behind, and how the next one finds and removes it
 ``urls``        addresses in messages: never with their passwords
 ==============  ==================================================================================================
@@ -19,29 +19,16 @@ the address.
 Importing this package loads no driver, no Docker client and nothing else that costs time: every pytest pays for it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .model import KINDS, SOURCES, Server, ServerSettings, ServerUnavailable
+from taskiq_flow._lazy import lazy_names
+
+from .kinds import ServerKind
+from .model import SOURCES, Server, ServerSettings, ServerUnavailable
 
 if TYPE_CHECKING:
-    from .pool import ServerPool
+    from .pool import ServerPool as ServerPool
 
-__all__ = ["KINDS", "SOURCES", "Server", "ServerPool", "ServerSettings", "ServerUnavailable", "check_url"]
+__all__ = ["SOURCES", "Server", "ServerKind", "ServerPool", "ServerSettings", "ServerUnavailable"]
 
-
-def check_url(kind: str, url: str) -> None:
-    """Refuse a URL that no server of this kind can have; asks nobody.
-
-    :raises ValueError: it is one; the message does not repeat it.
-    """
-    from .kinds import load_kind
-
-    load_kind(kind).normalise(url)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "ServerPool":
-        from .pool import ServerPool
-
-        return ServerPool
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, {"ServerPool": "taskiq_flow.pytest_plugin.servers.pool"})

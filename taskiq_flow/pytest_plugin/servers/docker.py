@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .kinds import Kind
+from .kinds import ServerKind
 from .model import Ready, ServerSettings, SourceFailed, one_line
 
 __all__ = ["LABEL", "ContainerServer", "container_name", "find_image", "remove_container", "sweep_containers"]
@@ -23,7 +23,7 @@ LABEL = "taskiq_flow.record"
 _DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
-def find_image(kind: Kind, settings: ServerSettings, patience: float) -> str:
+def find_image(kind: ServerKind, settings: ServerSettings, patience: float) -> str:
     """Return the image that a container would run, after a look for an engine that answers.
 
     An engine does in milliseconds, but a busy machine may need a part of ``patience``, in seconds.
@@ -77,7 +77,7 @@ def _ping(address: str, timeout: float) -> None:
             raise OSError("it closed the connection")
 
 
-def container_name(run_id: str, kind: Kind) -> str:
+def container_name(run_id: str, kind: ServerKind) -> str:
     """Return the name of a run's container: no two runs have the same."""
     return re.sub(r"[^a-zA-Z0-9_.-]", "-", f"taskiq-flow-{run_id}-{kind.name}")
 
@@ -86,7 +86,12 @@ class ContainerServer:
     """One container. ``check()`` is called while its image is fetched, and may raise to give up."""
 
     def __init__(
-        self, kind: Kind, settings: ServerSettings, name: str, labels: Mapping[str, str], check: Callable[[], None]
+        self,
+        kind: ServerKind,
+        settings: ServerSettings,
+        name: str,
+        labels: Mapping[str, str],
+        check: Callable[[], None],
     ) -> None:
         from testcontainers.core.container import DockerContainer
 

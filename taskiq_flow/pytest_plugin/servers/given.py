@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
-from .kinds import load_kind
 from .model import Server, ServerSettings, SourceFailed, one_line
 from .urls import mask, scrub
 
@@ -17,7 +16,7 @@ def given_server(settings: ServerSettings) -> Server:
 
     :raises SourceFailed: it cannot be used; the message says why, without the URL's password.
     """
-    kind, given = load_kind(settings.kind), settings.url or ""
+    kind, given = settings.kind, settings.url or ""
     import_driver(kind.driver)
     try:
         url = kind.normalise(given)
@@ -27,7 +26,7 @@ def given_server(settings: ServerSettings) -> Server:
     except Exception as error:  # noqa: BLE001 - each driver has its own, and URLs can be wrong in many ways
         place = f"{settings.url_origin or 'the URL'} {mask(given)}"
         raise SourceFailed(f"{place} cannot be used: {scrub(one_line(error), given)}") from None
-    return Server(settings.kind, url, "url", settings.url_origin or mask(given), version)
+    return Server(kind.name, url, "url", settings.url_origin or mask(given), version)
 
 
 def import_driver(name: str) -> None:

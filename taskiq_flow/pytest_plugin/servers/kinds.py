@@ -1,4 +1,4 @@
-"""What differs between kinds of servers: a new one is a module with a :class:`Kind`, and a line in ``KINDS``."""
+"""``ServerKind``: what differs between kinds of servers. Each is defined beside its storage, in ``stores/``."""
 
 import signal
 from abc import ABC, abstractmethod
@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from .model import KINDS
-
-__all__ = ["Kind", "Launch", "Wheel", "load_kind"]
+__all__ = ["Launch", "ServerKind", "Wheel"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,11 @@ class Launch:
     files: Mapping[Path, str] = field(default_factory=dict)
 
 
-class Kind(ABC):
+class ServerKind(ABC):
     """One kind of server: how it is found, started, reached and asked whether it is ready."""
 
+    name: ClassVar[str]
+    """The storage's name, as in ``--storage-backends``."""
     title: ClassVar[str]
     """The name for humans."""
     driver: ClassVar[str]
@@ -59,8 +59,17 @@ class Kind(ABC):
     stop_signal: ClassVar[int] = signal.SIGTERM
     """What makes it end at once, without waiting for clients."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    @property
+    def import_path(self) -> str:
+        """The module and name of this class, by which :meth:`from_import_path` finds it in another process."""
+        return f"{type(self).__module__}:{type(self).__qualname__}"
+
+    @staticmethod
+    def from_import_path(path: str) -> "ServerKind":
+        """Return the kind that has this ``import_path``."""
+        module, _, name = path.partition(":")
+        kind: type[ServerKind] = getattr(import_module(module), name)
+        return kind()
 
     def normalise(self, url: str) -> str:
         """Return a user's URL in the form that this package's adapters take.
@@ -109,10 +118,3 @@ class Kind(ABC):
     def setup(self, program: Path, data: Path, password: str) -> Launch | None:
         """Return what is to be run once before the server can start; its files are removed when it is done."""
         return None
-
-
-def load_kind(name: str) -> Kind:
-    """Return the kind of this name, a key of :data:`KINDS`."""
-    module, _, attribute = KINDS[name].partition(".")
-    kind: type[Kind] = getattr(import_module(f".{module}", __package__), attribute)
-    return kind(name)

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from .kinds import ServerKind
 from .urls import mask
 
 __all__ = [
-    "KINDS",
     "SOURCES",
     "Ready",
     "Server",
@@ -20,13 +20,6 @@ __all__ = [
     "require_posix",
 ]
 
-KINDS: Mapping[str, str] = {
-    "redis": "redis.RedisKind",
-    "postgres": "postgres.PostgresKind",
-    "valkey": "valkey.ValkeyKind",
-    "mysql": "mysql.MySQLKind",
-}
-"""Each kind's name, and its class in this package: loaded when it is asked for."""
 SOURCES = ("url", "docker", "local", "wheel")
 """Where a server can come from, in the order in which they are tried unless settings say otherwise."""
 
@@ -81,15 +74,15 @@ def require_posix() -> None:
 class ServerSettings:
     """What a run wants of one kind of server.
 
-    ``kind`` is a name of :data:`KINDS`. ``url``, where given, is the only server that is used; ``url_origin`` says
-    where it was given (an option, an ini name or a variable) and is shown in messages, as is ``image_origin``.
-    ``image`` is a Docker image, None for the kind's own. ``sources`` is what may be tried, in order.
-    ``start_timeout`` is in seconds, for each source; the time that fetching an image takes does not count.
+    ``url``, where given, is the only server that is used; ``url_origin`` says where it was given (an option, an ini
+    name or a variable) and is shown in messages, as is ``image_origin``. ``image`` is a Docker image, None for the
+    kind's own. ``sources`` is what may be tried, in order. ``start_timeout`` is in seconds, for each source; the time
+    that fetching an image takes does not count.
 
-    :raises ValueError: the kind or a source is not known; the message lists the known ones.
+    :raises ValueError: if a source is not known; the message lists the known ones.
     """
 
-    kind: str
+    kind: ServerKind
     url: str | None = None
     url_origin: str = ""
     image: str | None = None
@@ -98,8 +91,6 @@ class ServerSettings:
     start_timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"there is no server kind {self.kind!r}; known are: {', '.join(KINDS)}")
         if unknown := [source for source in self.sources if source not in SOURCES]:
             raise ValueError(f"there is no server source {unknown[0]!r}; known are: {', '.join(SOURCES)}")
 
@@ -108,9 +99,19 @@ class ServerSettings:
         """Whether the server at ``url`` is the one to be used, and no other."""
         return bool(self.url) and "url" in self.sources
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, the URL's password included, in a form that JSON can hold."""
+        return {**asdict(self), "kind": self.kind.import_path}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "ServerSettings":
+        """Return the settings whose :meth:`to_json` gave ``fields``."""
+        kind = ServerKind.from_import_path(fields["kind"])
+        return cls(**{**fields, "kind": kind, "sources": tuple(fields["sources"])})
+
     def __repr__(self) -> str:
         url = mask(self.url) if self.url else None
-        return f"ServerSettings(kind={self.kind!r}, url={url!r}, image={self.image!r}, sources={self.sources!r})"
+        return f"ServerSettings(kind={self.kind.name!r}, url={url!r}, image={self.image!r}, sources={self.sources!r})"
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from . import docker, programs
-from .kinds import Kind, load_kind
+from .kinds import ServerKind
 from .model import Server, ServerSettings, ServerUnavailable, SourceFailed, require_posix
 from .urls import mask
 
@@ -59,7 +58,7 @@ class ServerPool:
         settings = self._settings_of(kind)
         if settings.is_given:
             return f"url {mask(settings.url or '')}"
-        description = load_kind(kind)
+        description = settings.kind
         reasons = [] if settings.sources else ["no source is allowed"]
         if missing := missing_package(description):
             return f"unavailable: {missing}"
@@ -86,7 +85,7 @@ class ServerPool:
     def prepare(self, kind: str) -> None:
         """Begin to start the run's server of this kind, so that :meth:`get` has less to wait for; returns at once."""
         settings = self._settings_of(kind)
-        if settings.is_given or missing_package(load_kind(kind)):
+        if settings.is_given or missing_package(settings.kind):
             return
         # Imported before the thread begins: a test that forks meanwhile would take along the lock of a module that is
         # half imported, for ever.
@@ -132,15 +131,17 @@ class ServerPool:
 
     def _outcome(self, settings: ServerSettings) -> Server | ServerUnavailable:
         """Return what this run has come to about one kind, whichever of its processes asked first."""
-        if missing := missing_package(load_kind(settings.kind)):
-            return ServerUnavailable(f"no {settings.kind} server: {missing}")
+        if missing := missing_package(settings.kind):
+            return ServerUnavailable(f"no {settings.kind.name} server: {missing}")
         if not self._run_dir.is_dir():
-            return ServerUnavailable(f"no {settings.kind} server: the run is over, its folder {self._run_dir} is gone")
+            return ServerUnavailable(
+                f"no {settings.kind.name} server: the run is over, its folder {self._run_dir} is gone"
+            )
         from filelock import FileLock
 
-        answer = self._file(settings.kind, "json")
+        answer = self._file(settings.kind.name, "json")
         if not answer.exists():
-            with FileLock(self._file(settings.kind, "lock")):
+            with FileLock(self._file(settings.kind.name, "lock")):
                 if not answer.exists():
                     self._obtain(settings)
         fields = json.loads(answer.read_text())
@@ -156,8 +157,8 @@ class ServerPool:
         try:
             answer: dict[str, Any] = {"server": given_server(settings).to_json()}
         except SourceFailed as failure:
-            answer = {"error": f"no {settings.kind} server: {failure}"}
-        self._file(settings.kind, "json").write_text(json.dumps(answer))
+            answer = {"error": f"no {settings.kind.name} server: {failure}"}
+        self._file(settings.kind.name, "json").write_text(json.dumps(answer))
 
     def _start_supervisor(self, settings: ServerSettings) -> None:
         """Run a supervisor until the kind's answer is written.
@@ -169,10 +170,10 @@ class ServerPool:
             "more_folders": [str(folder) for folder in self._more_folders],
             "run_id": self._run_id,
             "owner_pid": self._owner_pid,
-            "settings": asdict(settings),
+            "settings": settings.to_json(),
             "path": [os.path.abspath(entry) for entry in sys.path],
         }
-        log, answer = self._file(settings.kind, "log"), self._file(settings.kind, "json")
+        log, answer = self._file(settings.kind.name, "log"), self._file(settings.kind.name, "json")
         with log.open("wb") as output:
             subprocess.run(
                 [sys.executable, "-W", "default", "-m", f"{__package__}.supervisor"],
@@ -186,7 +187,7 @@ class ServerPool:
                 check=False,
             )
         if not answer.exists():
-            error = f"no {settings.kind} server: its supervisor ended before it had one: {programs.tail(log)}"
+            error = f"no {settings.kind.name} server: its supervisor ended before it had one: {programs.tail(log)}"
             answer.write_text(json.dumps({"error": error}))
 
     def _await_supervisor(self, kind: str) -> None:
@@ -209,7 +210,7 @@ class ServerPool:
             Process(**json.loads(supervisor.read_text())).wait(timeout=5.0)
 
 
-def missing_package(kind: Kind) -> str:
+def missing_package(kind: ServerKind) -> str:
     """Return which package this run lacks for a server of this kind, wherever it is from, or an empty string."""
     for package, extra in ((kind.driver, kind.extra), ("filelock", "pytest"), ("psutil", "pytest")):
         if find_spec(package) is None:
@@ -217,7 +218,7 @@ def missing_package(kind: Kind) -> str:
     return ""
 
 
-def _guess(source: str, kind: Kind, settings: ServerSettings) -> str:
+def _guess(source: str, kind: ServerKind, settings: ServerSettings) -> str:
     """Return what ``source`` will probably give, in a few words.
 
     :raises SourceFailed: nothing.

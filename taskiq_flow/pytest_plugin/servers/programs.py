@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .kinds import Kind, Launch
+from .kinds import Launch, ServerKind
 from .model import Ready, SourceFailed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Program:
     package: Path | None = None
 
 
-def find_local(kind: Kind) -> Program:
+def find_local(kind: ServerKind) -> Program:
     """Return the program that this machine has installed.
 
     :raises SourceFailed: it has none.
@@ -61,7 +61,7 @@ def _version_key(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", str(path))]
 
 
-def find_wheel(kind: Kind) -> Program:
+def find_wheel(kind: ServerKind) -> Program:
     """Return the program that an installed wheel brings; imports nothing of it.
 
     :raises SourceFailed: there is none, none is installed, or it lacks the program.
@@ -96,7 +96,7 @@ def tail(log: Path, lines: int = 4) -> str:
 class ProgramServer:
     """One server process and its folder."""
 
-    def __init__(self, kind: Kind, program: Program, folder: Path, timeout: float) -> None:
+    def __init__(self, kind: ServerKind, program: Program, folder: Path, timeout: float) -> None:
         self.detail = program.detail
         self.spawned: Callable[[int], None] = lambda _pid: None
         """Told the number of the server's process as soon as there is one."""
@@ -225,7 +225,7 @@ class ProgramServer:
         return copy / program.path.relative_to(program.package.parent)
 
 
-def other_user(kind: Kind) -> "struct_passwd | None":
+def other_user(kind: ServerKind) -> "struct_passwd | None":
     """Return the user as whom the kind's program must run, None where it can run as this one.
 
     :raises SourceFailed: there is no such user.

@@ -24,7 +24,6 @@ from filelock import FileLock, Timeout
 
 from . import docker, programs, stale
 from .given import import_driver
-from .kinds import load_kind
 from .model import Server, ServerSettings, SourceFailed, StartedServer, one_line, require_posix
 from .urls import scrub
 
@@ -67,9 +66,8 @@ class _Supervisor:
     """Holds one server of one run."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        settings = job["settings"]
-        self._settings = ServerSettings(**{**settings, "sources": tuple(settings["sources"])})
-        self._kind = load_kind(self._settings.kind)
+        self._settings = ServerSettings.from_json(job["settings"])
+        self._kind = self._settings.kind
         self._run_dir = Path(job["run_dir"])
         self._more_folders = [Path(folder) for folder in job["more_folders"]]
         try:
@@ -94,7 +92,7 @@ class _Supervisor:
                 server = self._obtain(held)
                 answer: dict[str, Any] = {"server": server.to_json()}
             except SourceFailed as failure:
-                answer = {"error": f"no {self._settings.kind} server: {failure}"}
+                answer = {"error": f"no {self._kind.name} server: {failure}"}
             self._publish("json", answer)
             answered()
             while server and not self._over():
@@ -170,7 +168,7 @@ class _Supervisor:
         url, version = server.start(self._await_ready)
         with contextlib.suppress(Exception):  # it serves as well as it is
             kind.settle(url, _PROBE_TIMEOUT)
-        return Server(settings.kind, url, source, server.detail, version)
+        return Server(kind.name, url, source, server.detail, version)
 
     def _make_folder(self, user: "struct_passwd | None", attempt: ExitStack) -> Path:
         """Return a new folder, which ``attempt`` removes: nobody else's, but ``user`` reaches what is in it."""
@@ -178,7 +176,7 @@ class _Supervisor:
         for home in homes:
             if user is None or programs.may_enter(user, home):
                 with contextlib.suppress(OSError):
-                    folder = Path(tempfile.mkdtemp(prefix=f"{stale.PREFIX}{self._settings.kind}-", dir=home))
+                    folder = Path(tempfile.mkdtemp(prefix=f"{stale.PREFIX}{self._kind.name}-", dir=home))
                     attempt.callback(shutil.rmtree, folder, ignore_errors=True)
                     folder.chmod(0o711)
                     return folder
@@ -203,7 +201,7 @@ class _Supervisor:
             time.sleep(_READY_POLL)
 
     def _file(self, suffix: str) -> Path:
-        return self._run_dir / f"{self._settings.kind}.{suffix}"
+        return self._run_dir / f"{self._kind.name}.{suffix}"
 
     def _publish(self, suffix: str, content: dict[str, Any]) -> None:
         """Write a file of the run's folder, whole or not at all."""

@@ -1,4 +1,4 @@
-"""PostgreSQL, by way of asyncpg."""
+"""``postgres``: the SQL adapter on a real PostgreSQL server, by asyncpg."""
 
 import hmac
 import secrets
@@ -6,12 +6,15 @@ import signal
 from base64 import b64encode
 from hashlib import pbkdf2_hmac, sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from .kinds import Kind, Launch, Wheel
-from .sql import carry_out, first_value
+from taskiq_flow.pytest_plugin.servers.kinds import Launch, ServerKind, Wheel
+from taskiq_flow.pytest_plugin.stores.base import Cleaner
+from taskiq_flow.pytest_plugin.stores.on_server import ServerStorage, ServerStore, with_query
+from taskiq_flow.pytest_plugin.stores.sql import SQLCleaner, SQLStorage, execute, first_value, own_engine
 
-__all__ = ["PostgresKind"]
+__all__ = ["STORAGES", "PostgresServer", "PostgresStorage"]
 
 _USER = "taskiq_flow"
 _DATABASE = "postgres"  # the one that is always there
@@ -20,9 +23,10 @@ _SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max
 _OPTIONS = [word for setting in _SETTINGS for word in ("-c", setting)]
 
 
-class PostgresKind(Kind):
+class PostgresServer(ServerKind):
     """A PostgreSQL server."""
 
+    name = "postgres"
     title = "PostgreSQL"
     driver = "asyncpg"
     extra = "postgres"
@@ -55,7 +59,7 @@ class PostgresKind(Kind):
         protect passwords that people choose.
         """
         verifier = _scram_verifier(urlsplit(url).password or "", rounds=1)
-        carry_out(url, f"ALTER ROLE {_USER} PASSWORD '{verifier}'", timeout)
+        execute(url, f"ALTER ROLE {_USER} PASSWORD '{verifier}'", timeout)
 
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
         """Let the image make the user and the database; its own scheme of variables and arguments."""
@@ -75,6 +79,39 @@ class PostgresKind(Kind):
         return Launch([str(program), *place, *_OPTIONS])
 
 
+class PostgresStore(ServerStore):
+    """Rows of the test's namespace in the run's table."""
+
+    def identified_url(self) -> str:
+        """Return the URL that gives the test's connections a name of their own."""
+        return with_query(self.backend.url, application_name=self.namespace)
+
+    async def disconnect(self) -> int:
+        """Cut the connections that have the test's name, by ``pg_terminate_backend``."""
+        from sqlalchemy import text
+        from sqlalchemy.pool import NullPool
+
+        statement = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = :name AND pid <> pg_backend_pid()"
+        )
+        async with own_engine(self.backend.url, poolclass=NullPool).connect() as connection:
+            return len((await connection.execute(statement, {"name": self.namespace})).all())
+
+
+class PostgresStorage(SQLStorage, ServerStorage):
+    """A real PostgreSQL server."""
+
+    name = "postgres"
+    position = 50
+    server = PostgresServer()
+    store = PostgresStore
+
+    def make_cleaner(self, url: str) -> Cleaner:
+        """Return what drops the run's table."""
+        return SQLCleaner(url, self.process.run.id)
+
+
 def _scram_verifier(password: str, rounds: int) -> str:
     """Return what PostgreSQL keeps of a password, as it stands in ``pg_authid`` (RFC 5803)."""
     salt = secrets.token_bytes(16)
@@ -83,3 +120,6 @@ def _scram_verifier(password: str, rounds: int) -> str:
     server_key = hmac.digest(salted, b"Server Key", "sha256")
     texts = [b64encode(part).decode() for part in (salt, stored_key, server_key)]
     return f"SCRAM-SHA-256${rounds}:{texts[0]}${texts[1]}:{texts[2]}"
+
+
+STORAGES: tuple[Any, ...] = (PostgresStorage(),)

@@ -1,14 +1,17 @@
-"""MySQL and MariaDB, by way of asyncmy."""
+"""``mysql``: the SQL adapter on a real MySQL or MariaDB server, by asyncmy."""
 
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from .kinds import Kind, Launch
-from .model import SourceFailed
-from .sql import first_value
+from taskiq_flow.pytest_plugin.servers.kinds import Launch, ServerKind
+from taskiq_flow.pytest_plugin.servers.model import SourceFailed
+from taskiq_flow.pytest_plugin.stores.base import Cleaner
+from taskiq_flow.pytest_plugin.stores.on_server import ServerStorage, ServerStore, with_query
+from taskiq_flow.pytest_plugin.stores.sql import SQLCleaner, SQLStorage, first_value, own_engine
 
-__all__ = ["MySQLKind"]
+__all__ = ["STORAGES", "MySQLServer", "MySQLStorage"]
 
 _USER = "taskiq_flow"
 _DATABASE = "taskiq_flow"
@@ -24,9 +27,10 @@ _OPTIONS = [
 ]
 
 
-class MySQLKind(Kind):
+class MySQLServer(ServerKind):
     """A MySQL or MariaDB server."""
 
+    name = "mysql"
     title = "MySQL"
     driver = "asyncmy"
     extra = "mysql"
@@ -87,6 +91,47 @@ class MySQLKind(Kind):
         return Launch([str(program), *place, *_OPTIONS], files={accounts: _accounts(password)})
 
 
+class MySQLStore(ServerStore):
+    """Rows of the test's namespace in the run's table."""
+
+    def identified_url(self) -> str:
+        """Return the URL whose connections each hold a lock with the test's name.
+
+        MySQL has no name for a connection that others can see, but says who holds a lock.
+        """
+        return with_query(
+            self.backend.url, init_command=f"DO GET_LOCK(CONCAT('{self.namespace}:', CONNECTION_ID()), 0)"
+        )
+
+    async def disconnect(self) -> int:
+        """Cut the connections that hold the test's locks, by ``KILL``."""
+        from sqlalchemy import text
+        from sqlalchemy.pool import NullPool
+
+        statement = text(
+            "SELECT id FROM information_schema.processlist WHERE IS_USED_LOCK(CONCAT(:name, ':', id)) = id"
+        )
+        async with own_engine(self.backend.url, poolclass=NullPool).connect() as connection:
+            ours = (await connection.execute(statement, {"name": self.namespace})).scalars().all()
+            for number in ours:
+                await connection.execute(text(f"KILL {int(number)}"))
+            return len(ours)
+
+
+class MySQLStorage(SQLStorage, ServerStorage):
+    """A real MySQL or MariaDB server."""
+
+    name = "mysql"
+    is_default = False
+    position = 70
+    server = MySQLServer()
+    store = MySQLStore
+
+    def make_cleaner(self, url: str) -> Cleaner:
+        """Return what drops the run's table."""
+        return SQLCleaner(url, self.process.run.id)
+
+
 def _accounts(password: str) -> str:
     """Return SQL that makes the kit's account and closes root's; may be run at every start."""
     return (
@@ -108,3 +153,6 @@ def _installer(program: Path) -> Path:
     if found is None:
         raise SourceFailed(f"{program} is there, but not {name}, which makes its data folder")
     return Path(found)
+
+
+STORAGES: tuple[Any, ...] = (MySQLStorage(),)
