@@ -191,6 +191,6 @@ def _moment(text: str) -> datetime:
         except OverflowError:
             raise argparse.ArgumentTypeError(f"{text!r} is longer ago than there are dates") from None
     try:
-        return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text).astimezone()
+        return datetime.fromisoformat(text.upper()).astimezone()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither like 90s, 30m, 2h, 7d nor a date and time") from None

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 import pydantic_core
 from taskiq import TaskiqMessage, TaskiqResult
-from typing_extensions import Self
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import SerializationError, TaskiqFlowError
