@@ -11,19 +11,12 @@ from typing import Any, Self
 from taskiq.serialization import safe_repr
 
 from taskiq_flow import serialization
-from taskiq_flow.exceptions import SerializationError, TaskiqFlowError
+from taskiq_flow.exceptions import SerializationError, StandInError
 
 __all__ = ["StandInError", "StoredError", "data_or_repr", "is_storable"]
 
 # How many links of an exception's causes are kept. The limit ends cycles too.
 _MAX_CHAIN = 10
-
-
-class StandInError(TaskiqFlowError):
-    """Stands for an exception of a task that cannot be rebuilt here; the message names its class and what it said."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ the address.
 Importing this package loads no driver, no Docker client and nothing else that costs time: every pytest pays for it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taskiq_flow._lazy import lazy_names
 
 from .model import KINDS, SOURCES, Server, ServerSettings, ServerUnavailable
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from .pool import ServerPool
 
 __all__ = ["KINDS", "SOURCES", "Server", "ServerPool", "ServerSettings", "ServerUnavailable", "check_url"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, {"ServerPool": f"{__name__}.pool"})
 
 
 def check_url(kind: str, url: str) -> None:
@@ -37,11 +42,3 @@ def check_url(kind: str, url: str) -> None:
     from .kinds import load_kind
 
     load_kind(kind).normalise(url)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "ServerPool":
-        from .pool import ServerPool
-
-        return ServerPool
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
