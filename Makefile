@@ -7,7 +7,7 @@
 # make bench   what the kit costs, beside its targets and peers: a table (ARGS=--quick)
 # make lowest  install the oldest versions that pyproject.toml promises, for make test
 #
-# Each sets up what it needs first, in .venv, from Python 3.10 or newer and nothing else.
+# Each sets up what it needs first, in .venv, from Python 3.11 or newer and nothing else.
 # Variables: PYTHON (python3), ARGS (more arguments for pytest),
 #            STORAGES (what tests and fuzz run on: default; all, which needs MySQL and Valkey too; or names),
 #            TASKIQ_FLOW_TEST_SERVERS (where real servers may come from: url,docker,local,wheel).
@@ -53,6 +53,7 @@ check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy taskiq_flow tests benchmarks conftest.py
+	$(BIN)/pyright
 	@# Each example is a project of its own, with its own conftest.
 	@for example in examples/*/; do echo "mypy $$example"; MYPYPATH=$$example $(BIN)/mypy $$example || exit 1; done
 
@@ -61,8 +62,8 @@ format: $(READY)
 	$(BIN)/ruff format $(SOURCES)
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "$(PYTHON) is older than Python 3.10: say which to use, as in 'make PYTHON=python3.12 …'" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11: say which to use, as in 'make PYTHON=python3.12 …'" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q --clear $(VENV) 2>/dev/null \
 		|| { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	@echo "installing into $(VENV) …"

@@ -9,7 +9,11 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` for ``package``, whose names live in the modules of ``homes``."""
+    """Return ``__getattr__`` and ``__dir__`` for ``package``, whose names live in the modules of ``homes``.
+
+    A package calls this ``if not TYPE_CHECKING``, and imports the names for type checkers: of a module that has a
+    ``__getattr__`` these believe that it has every name.
+    """
 
     def load(name: str) -> Any:
         if name not in homes:

@@ -189,7 +189,6 @@ def _is_travelling() -> bool:
 def _checked(moment: datetime | str) -> datetime:
     """Return ``moment`` as an aware datetime."""
     if isinstance(moment, str):
-        # Python 3.10 reads no trailing Z.
-        moment = datetime.fromisoformat(moment[:-1] + "+00:00" if moment.endswith(("Z", "z")) else moment)
+        moment = datetime.fromisoformat(moment.upper())
     to_ms(moment)
     return moment

@@ -1,15 +1,22 @@
 """``TaskiqFlowConfig``: settings from the environment (``TASKIQ_FLOW_…``) or the constructor."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT
 from taskiq_flow.storage.rules import DEFAULT_NAMESPACE, DEFAULT_TABLE
 from taskiq_flow.storage.urls import masked
 
-__all__ = ["TaskiqFlowConfig"]
+__all__ = ["StorageType", "TaskiqFlowConfig"]
+
+StorageType = Literal["auto", "memory", "redis", "sqlite", "sqlalchemy"]
+"""What may be asked for; ``auto`` takes what URLs and broker say."""
+
+_PREFIX = "TASKIQ_FLOW_"
 
 
 class TaskiqFlowConfig(BaseSettings):
@@ -17,12 +24,14 @@ class TaskiqFlowConfig(BaseSettings):
 
     Every setting may come from the environment as ``TASKIQ_FLOW_`` and its name in capitals; an empty variable counts
     as not set. Passwords in URLs are hidden in ``repr``.
+
+    :raises ConfigurationError: if a setting is not known, or its value cannot be used; the message names it, and shows
+        the value only where that cannot be a secret.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TASKIQ_FLOW_", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, hide_input_in_errors=True)
 
-    storage_type: str = "auto"
-    """``auto``, ``memory``, ``redis``, ``sqlite`` or ``sqlalchemy``."""
+    storage_type: StorageType = "auto"
     storage_url: str | None = None
     """One URL that chooses the backend by its scheme: ``memory://``, ``redis://…``, ``rediss://…``, any SQLAlchemy URL,
     or a scheme that was registered with ``StorageAdapterFactory.register_scheme``."""
@@ -41,8 +50,32 @@ class TaskiqFlowConfig(BaseSettings):
     storage_operation_timeout: float = DEFAULT_TIMEOUT
     """Seconds that one storage operation may take in all."""
 
+    if not TYPE_CHECKING:  # type checkers know the settings' types only where there is no `__init__`
+
+        def __init__(self, **given: Any) -> None:
+            try:
+                super().__init__(**given)
+            except ValidationError as error:
+                raise _unusable(error) from None
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show the settings with passwords masked."""
         for name, value in super().__repr_args__():
             is_url = isinstance(value, str) and name is not None and name.endswith("_url")
             yield name, masked(value) if is_url else value
+
+
+def _unusable(error: ValidationError) -> ConfigurationError:
+    """Return our error for pydantic's, which would be another class for each version of pydantic's."""
+    first = error.errors(include_url=False)[0]
+    name = "_".join(map(str, first["loc"])).lower().removeprefix(_PREFIX.lower())
+    match first["type"]:
+        case "extra_forbidden":
+            return ConfigurationError(f"there is no setting {name!r}")
+        case "literal_error":  # one of a few words, never a secret
+            return ConfigurationError(
+                f"the setting {name!r} ({_PREFIX}{name.upper()}) cannot be {first['input']!r}: "
+                f"use one of {first['ctx']['expected']}"
+            )
+        case _:
+            return ConfigurationError(f"the setting {name!r} ({_PREFIX}{name.upper()}) cannot be used: {first['msg']}")

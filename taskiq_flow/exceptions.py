@@ -4,9 +4,9 @@
 
     taskiq.exceptions.TaskiqError
     └── TaskiqFlowError
-        ├── StandInError                  (in stored_error.py) stands for a task's exception that cannot be rebuilt
-        ├── UnstorableResultError         (in results.py)      what a task returned could not be stored
-        ├── ResultIsMissingError          (in result_backend.py; also taskiq's ResultGetError)  there is no result
+        ├── StandInError                                      stands for a task's exception that cannot be rebuilt
+        ├── UnstorableResultError                             what a task returned could not be stored
+        ├── ResultIsMissingError          (also ResultGetError)  there is no result of a task; the other is taskiq's
         ├── ConfigurationError            (also ValueError)   a setting that cannot be used
         │   └── MissingDependencyError    (also ImportError)  an optional package is not installed
         └── StorageError
@@ -17,22 +17,28 @@
             ├── StorageBackendError                           the server answered with an error of its own
             └── UnsupportedOperationError (also NotImplementedError)  a custom adapter cannot do this
 
+    AssertionError
+    └── StuckTasksError                                       of the pytest plugin: tasks of a test never end
+
 Errors of drivers (redis-py, SQLAlchemy, sqlite3, asyncpg) never reach a caller raw; the one that caused an error
 of ours is its ``__cause__``.
 """
 
-from taskiq.exceptions import TaskiqError
+from taskiq.exceptions import ResultGetError, TaskiqError
 
 __all__ = [
     "ConfigurationError",
     "InvalidKeyError",
     "InvalidTTLError",
     "MissingDependencyError",
+    "ResultIsMissingError",
     "SerializationError",
+    "StandInError",
     "StorageBackendError",
     "StorageConnectionError",
     "StorageError",
     "TaskiqFlowError",
+    "UnstorableResultError",
     "UnsupportedOperationError",
 ]
 
@@ -48,6 +54,27 @@ class TaskiqFlowError(TaskiqError):
     # that defines no `__init__` one with keywords only.
     def __init__(self, message: str) -> None:
         super().__init__(message=message)
+
+
+class StandInError(TaskiqFlowError):
+    """Stands for an exception of a task that cannot be rebuilt here; the message names its class and what it said."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class UnstorableResultError(TaskiqFlowError):
+    """A task succeeded, but what it returned cannot be stored; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class ResultIsMissingError(TaskiqFlowError, ResultGetError):
+    """There is no result for a task: there never was one, it has expired, or another reader has taken it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class ConfigurationError(TaskiqFlowError, ValueError):
@@ -114,7 +141,7 @@ class StorageBackendError(StorageError):
 
 
 class UnsupportedOperationError(StorageError, NotImplementedError):
-    """An adapter that has only the six methods of the page cannot do this."""
+    """An adapter that has only the six methods of ``BaseStorageAdapter`` cannot do this."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

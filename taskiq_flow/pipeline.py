@@ -2,13 +2,12 @@
 
 import copy
 from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 import taskiq_pipelines
 from taskiq import AsyncBroker, AsyncTaskiqTask
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq_pipelines.pipeliner import DumpedStep, DumpedSteps
-from typing_extensions import ParamSpec
 
 from taskiq_flow.exceptions import InvalidKeyError
 from taskiq_flow.records.results import PIPELINE_ID

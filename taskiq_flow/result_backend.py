@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 import pydantic
 from taskiq import AsyncResultBackend, TaskiqResult
 from taskiq.depends.progress_tracker import TaskProgress, TaskState
-from taskiq.exceptions import ResultGetError
 
-from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
+from taskiq_flow.exceptions import ConfigurationError, ResultIsMissingError
 from taskiq_flow.records.keys import key_of
 from taskiq_flow.records.results import StoredOutcome, not_a_record, store, to_data
 from taskiq_flow.storage import rules
@@ -21,13 +20,6 @@ __all__ = ["ResultIsMissingError", "StorageResultBackend"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class ResultIsMissingError(TaskiqFlowError, ResultGetError):
-    """There is no result for a task: there never was one, it has expired, or somebody else has taken it."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
 
 
 class StorageResultBackend(AsyncResultBackend[T]):

@@ -1,7 +1,6 @@
 """What all adapters share: how their messages name the call and the key, and say what is wrong."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,7 +66,6 @@ class SlowToObey:
             await anyio.sleep_forever()  # until the time is up
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not count how often a task was cancelled")
 async def test_who_was_cancelled_before_the_time_was_up_is_told_so() -> None:
     client: Any = SlowToObey()
     call = asyncio.ensure_future(RedisStorageAdapter(client=client, operation_timeout=0.05).get("key"))

@@ -304,10 +304,10 @@ def test_a_scheme_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         StorageAdapterFactory.register_scheme("dynamo", lambda _url, _config: adapter)
     with pytest.raises(ConfigurationError, match="'redis' is registered already"):
         StorageAdapterFactory.register_scheme("redis", build)
-    with pytest.raises(ConfigurationError, match="'Dynamo DB' is no URL scheme"):
+    with pytest.raises(ConfigurationError, match="'Dynamo DB' is not a URL scheme"):
         StorageAdapterFactory.register_scheme("Dynamo DB", build)
     for scheme in ("", "X", "dynamo:"):
-        with pytest.raises(ConfigurationError, match="is no URL scheme"):
+        with pytest.raises(ConfigurationError, match="is not a URL scheme"):
             StorageAdapterFactory.register_scheme(scheme, build)
 
 

@@ -139,12 +139,11 @@ def test_arguments_that_are_no_data_are_kept_as_text_and_the_message_stays() -> 
     assert str(through_storage(ValueError(Thing(), 1))) == "(<Thing>, 1)"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes and exception groups are new in Python 3.11")
 def test_notes_and_groups() -> None:
     noted = ValueError("x")
-    noted.add_note("seen in May")  # type: ignore[attr-defined,unused-ignore]  # mypy checks for 3.10
-    assert through_storage(noted).__notes__ == ["seen in May"]  # type: ignore[attr-defined,unused-ignore]
-    group = through_storage(ExceptionGroup("two", [ValueError(1), KeyError(2)]))  # type: ignore[name-defined,unused-ignore]  # noqa: F821
+    noted.add_note("seen in May")
+    assert through_storage(noted).__notes__ == ["seen in May"]
+    group = through_storage(ExceptionGroup("two", [ValueError(1), KeyError(2)]))
     assert type(group) is StandInError
     assert str(group) == "builtins.ExceptionGroup: two (2 sub-exceptions)"
 

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 from taskiq_flow._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taskiq_flow.cache.base import BaseCacheAdapter as BaseCacheAdapter
-    from taskiq_flow.cache.base import CacheStats as CacheStats
-    from taskiq_flow.cache.memory import InMemoryCacheAdapter as InMemoryCacheAdapter
-    from taskiq_flow.cache.redis import RedisCacheAdapter as RedisCacheAdapter
-    from taskiq_flow.cache.storage import StorageCacheAdapter as StorageCacheAdapter
+    from taskiq_flow.cache.base import BaseCacheAdapter, CacheStats
+    from taskiq_flow.cache.memory import InMemoryCacheAdapter
+    from taskiq_flow.cache.redis import RedisCacheAdapter
+    from taskiq_flow.cache.storage import StorageCacheAdapter
 
 __all__ = ["BaseCacheAdapter", "CacheStats", "InMemoryCacheAdapter", "RedisCacheAdapter", "StorageCacheAdapter"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "BaseCacheAdapter": "taskiq_flow.cache.base",
-        "CacheStats": "taskiq_flow.cache.base",
-        "InMemoryCacheAdapter": "taskiq_flow.cache.memory",
-        "RedisCacheAdapter": "taskiq_flow.cache.redis",
-        "StorageCacheAdapter": "taskiq_flow.cache.storage",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "BaseCacheAdapter": "taskiq_flow.cache.base",
+            "CacheStats": "taskiq_flow.cache.base",
+            "InMemoryCacheAdapter": "taskiq_flow.cache.memory",
+            "RedisCacheAdapter": "taskiq_flow.cache.redis",
+            "StorageCacheAdapter": "taskiq_flow.cache.storage",
+        },
+    )

@@ -115,8 +115,6 @@ def _show(chosen: argparse.Namespace) -> int:
 
 def _storage(chosen: argparse.Namespace) -> "BaseStorageAdapter":
     """Return the adapter that arguments and environment name."""
-    import pydantic
-
     from taskiq_flow.config import TaskiqFlowConfig
     from taskiq_flow.exceptions import ConfigurationError
     from taskiq_flow.storage.factory import DEFAULT_SQLITE_URL, StorageAdapterFactory
@@ -125,12 +123,7 @@ def _storage(chosen: argparse.Namespace) -> "BaseStorageAdapter":
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if chosen.url is not None:
         given |= {"storage_type": "auto", "storage_url": chosen.url, "storage_redis_url": None}
-    try:
-        config = TaskiqFlowConfig(**given)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "_".join(map(str, first["loc"])).upper()
-        raise ConfigurationError(f"the setting TASKIQ_FLOW_{name} cannot be used: {first['msg']}") from None
+    config = TaskiqFlowConfig(**given)
     storage = StorageAdapterFactory.create_storage_adapter(config)
     if getattr(storage, "backend", "") == "memory" and config.storage_url in {None, "memory://"}:
         if config.storage_url is None and config.storage_type == "auto":
@@ -191,6 +184,6 @@ def _moment(text: str) -> datetime:
         except OverflowError:
             raise argparse.ArgumentTypeError(f"{text!r} is longer ago than there are dates") from None
     try:
-        return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text).astimezone()
+        return datetime.fromisoformat(text.upper()).astimezone()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither like 90s, 30m, 2h, 7d nor a date and time") from None

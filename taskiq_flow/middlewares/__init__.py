@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 from taskiq_flow._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taskiq_flow.middlewares.cache import CacheMiddleware as CacheMiddleware
-    from taskiq_flow.middlewares.pipeline import PipelineMiddleware as PipelineMiddleware
-    from taskiq_flow.middlewares.storage import LostResult as LostResult
-    from taskiq_flow.middlewares.storage import StorageMiddleware as StorageMiddleware
+    from taskiq_flow.middlewares.cache import CacheMiddleware
+    from taskiq_flow.middlewares.pipeline import PipelineMiddleware
+    from taskiq_flow.middlewares.storage import LostResult, StorageMiddleware
 
 __all__ = ["CacheMiddleware", "LostResult", "PipelineMiddleware", "StorageMiddleware"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "CacheMiddleware": "taskiq_flow.middlewares.cache",
-        "LostResult": "taskiq_flow.middlewares.storage",
-        "PipelineMiddleware": "taskiq_flow.middlewares.pipeline",
-        "StorageMiddleware": "taskiq_flow.middlewares.storage",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "CacheMiddleware": "taskiq_flow.middlewares.cache",
+            "LostResult": "taskiq_flow.middlewares.storage",
+            "PipelineMiddleware": "taskiq_flow.middlewares.pipeline",
+            "StorageMiddleware": "taskiq_flow.middlewares.storage",
+        },
+    )

@@ -54,19 +54,20 @@ pytest.register_assert_rewrite("taskiq_flow.pytest_plugin.contract")
 
 pytest_plugins = ("taskiq_flow.pytest_plugin.hooks", "taskiq_flow.pytest_plugin.fixtures")
 
-# Not with __dir__: pytest asks for everything that is in a plugin's, and would load it all.
-__getattr__, _ = lazy_names(
-    __name__,
-    {
-        "CacheAdapterContract": "taskiq_flow.pytest_plugin.contract",
-        "FlowBroker": "taskiq_flow.pytest_plugin.broker",
-        "FrozenClock": "taskiq_flow.clock",
-        "MakeCacheAdapter": "taskiq_flow.pytest_plugin.typing",
-        "MakeStorageAdapter": "taskiq_flow.pytest_plugin.typing",
-        "StorageAdapterContract": "taskiq_flow.pytest_plugin.contract",
-        "StorageBackend": "taskiq_flow.pytest_plugin.stores.base",
-        "StorageFaults": "taskiq_flow.pytest_plugin.faults",
-        "StorageKind": "taskiq_flow.pytest_plugin.stores.base",
-        "StuckTasksError": "taskiq_flow.pytest_plugin.broker.deliveries",
-    },
-)
+if not TYPE_CHECKING:
+    # Without __dir__: pytest asks a plugin for everything that is in it, and would load it all.
+    __getattr__, _ = lazy_names(
+        __name__,
+        {
+            "CacheAdapterContract": "taskiq_flow.pytest_plugin.contract",
+            "FlowBroker": "taskiq_flow.pytest_plugin.broker",
+            "FrozenClock": "taskiq_flow.clock",
+            "MakeCacheAdapter": "taskiq_flow.pytest_plugin.typing",
+            "MakeStorageAdapter": "taskiq_flow.pytest_plugin.typing",
+            "StorageAdapterContract": "taskiq_flow.pytest_plugin.contract",
+            "StorageBackend": "taskiq_flow.pytest_plugin.stores.base",
+            "StorageFaults": "taskiq_flow.pytest_plugin.faults",
+            "StorageKind": "taskiq_flow.pytest_plugin.stores.base",
+            "StuckTasksError": "taskiq_flow.pytest_plugin.broker.deliveries",
+        },
+    )

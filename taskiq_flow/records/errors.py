@@ -6,25 +6,17 @@ result backends do; it never imports, and there is no pickle.
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from taskiq.serialization import safe_repr
-from typing_extensions import Self
 
 from taskiq_flow import serialization
-from taskiq_flow.exceptions import SerializationError, TaskiqFlowError
+from taskiq_flow.exceptions import SerializationError, StandInError
 
 __all__ = ["StandInError", "StoredError", "data_or_repr", "is_storable"]
 
 # How many links of an exception's causes are kept. The limit ends cycles too.
 _MAX_CHAIN = 10
-
-
-class StandInError(TaskiqFlowError):
-    """Stands for an exception of a task that cannot be rebuilt here; the message names its class and what it said."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class StoredError:
     args: list[Any] = field(default_factory=list)
     """What the class is called with."""
     attributes: dict[str, Any] = field(default_factory=dict)
-    """The instance's ``__dict__``; from Python 3.11 on, notes are in there."""
+    """The instance's ``__dict__``; notes are in there."""
     cause: "StoredError | None" = None
     """What it was raised from, up to ten links."""
     context: "StoredError | None" = None

@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 import pydantic_core
 from taskiq import TaskiqMessage, TaskiqResult
-from typing_extensions import Self
 
 from taskiq_flow import clock
-from taskiq_flow.exceptions import SerializationError, TaskiqFlowError
+from taskiq_flow.exceptions import SerializationError, UnstorableResultError
 from taskiq_flow.records.errors import StoredError, data_or_repr, is_storable
 
 __all__ = [
@@ -39,13 +38,6 @@ Outcome = TypeVar("Outcome", bound="StoredOutcome")
 
 _MAX_SUMMARY = 300
 """How much of an error a note repeats, in characters."""
-
-
-class UnstorableResultError(TaskiqFlowError):
-    """A task succeeded, but what it returned cannot be stored; the message says why."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
 
 
 def result_key(task_id: str, pipeline_id: str | None = None) -> str:

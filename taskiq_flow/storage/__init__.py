@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 from taskiq_flow._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taskiq_flow.storage.base import ABSENT as ABSENT
-    from taskiq_flow.storage.base import BaseStorageAdapter as BaseStorageAdapter
-    from taskiq_flow.storage.entry import StorageEntry as StorageEntry
-    from taskiq_flow.storage.factory import StorageAdapterFactory as StorageAdapterFactory
-    from taskiq_flow.storage.memory import InMemoryStorageAdapter as InMemoryStorageAdapter
-    from taskiq_flow.storage.memory import InMemoryStore as InMemoryStore
-    from taskiq_flow.storage.redis import RedisStorageAdapter as RedisStorageAdapter
-    from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter as SQLAlchemyStorageAdapter
-    from taskiq_flow.storage.sql import SQLiteStorageAdapter as SQLiteStorageAdapter
+    from taskiq_flow.cache.base import BaseCacheAdapter
+    from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
+    from taskiq_flow.storage.entry import StorageEntry
+    from taskiq_flow.storage.factory import StorageAdapterFactory
+    from taskiq_flow.storage.memory import InMemoryStorageAdapter, InMemoryStore
+    from taskiq_flow.storage.redis import RedisStorageAdapter
+    from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter, SQLiteStorageAdapter
 
 __all__ = [
     "ABSENT",
+    "BaseCacheAdapter",
     "BaseStorageAdapter",
     "InMemoryStorageAdapter",
     "InMemoryStore",
@@ -30,17 +29,19 @@ __all__ = [
     "StorageEntry",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "ABSENT": "taskiq_flow.storage.base",
-        "BaseStorageAdapter": "taskiq_flow.storage.base",
-        "InMemoryStorageAdapter": "taskiq_flow.storage.memory",
-        "InMemoryStore": "taskiq_flow.storage.memory",
-        "RedisStorageAdapter": "taskiq_flow.storage.redis",
-        "SQLAlchemyStorageAdapter": "taskiq_flow.storage.sql",
-        "SQLiteStorageAdapter": "taskiq_flow.storage.sql",
-        "StorageAdapterFactory": "taskiq_flow.storage.factory",
-        "StorageEntry": "taskiq_flow.storage.entry",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "ABSENT": "taskiq_flow.storage.base",
+            "BaseCacheAdapter": "taskiq_flow.cache.base",
+            "BaseStorageAdapter": "taskiq_flow.storage.base",
+            "InMemoryStorageAdapter": "taskiq_flow.storage.memory",
+            "InMemoryStore": "taskiq_flow.storage.memory",
+            "RedisStorageAdapter": "taskiq_flow.storage.redis",
+            "SQLAlchemyStorageAdapter": "taskiq_flow.storage.sql",
+            "SQLiteStorageAdapter": "taskiq_flow.storage.sql",
+            "StorageAdapterFactory": "taskiq_flow.storage.factory",
+            "StorageEntry": "taskiq_flow.storage.entry",
+        },
+    )

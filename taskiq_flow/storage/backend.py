@@ -4,7 +4,6 @@ A public method checks its arguments, encodes, asks the clock once, and calls on
 errors of drivers and time-outs are translated here, in one place. A backend is the hooks and nothing else.
 """
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -251,7 +250,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         except Exception as error:
             doing = _doing(name, arguments)
             # The time-out says nothing, and is an OSError, which adapters translate by what it says.
-            mute = isinstance(error, (TimeoutError, asyncio.TimeoutError)) and not str(error)
+            mute = isinstance(error, TimeoutError) and not str(error)
             reason = f"no answer within {self._operation_timeout:g} s"
             translated = self._unreachable(doing, reason) if mute else self._translated(error, doing)
             if translated is None:

@@ -7,9 +7,7 @@ here that is built on those six, or says clearly that it cannot.
 from abc import ABC, abstractmethod
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Literal
-
-from typing_extensions import Self
+from typing import Any, Final, Literal, Self
 
 from taskiq_flow.exceptions import UnsupportedOperationError
 from taskiq_flow.storage.entry import StorageEntry

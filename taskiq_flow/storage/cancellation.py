@@ -1,7 +1,6 @@
 """Callers that are cancelled: they must not tear to pieces what they wait for, and must hear of it."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -85,7 +84,7 @@ def within(seconds: float) -> Iterator[anyio.CancelScope]:
     """Limit the time for something, as :func:`anyio.move_on_after` does.
 
     :raises asyncio.CancelledError: the caller was cancelled before the time was up, and had not yet obeyed when it was:
-        anyio before 4.16 forgets that. Python 3.10 cannot tell.
+        anyio before 4.16 forgets that.
     """
     cancellations = _cancellations()
     with anyio.move_on_after(seconds) as scope:
@@ -96,6 +95,5 @@ def within(seconds: float) -> Iterator[anyio.CancelScope]:
 
 def _cancellations() -> int:
     """Return how often the running task was cancelled, without what has been settled since."""
-    if sys.version_info >= (3, 11) and (task := asyncio.current_task()) is not None:
-        return task.cancelling()
-    return 0
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

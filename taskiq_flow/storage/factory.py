@@ -5,9 +5,9 @@ A registry of URL schemes: each names a builder, and third parties add their own
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
-from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.config import StorageType, TaskiqFlowConfig
 from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
 from taskiq_flow.storage.backend import without_frames
 from taskiq_flow.storage.base import BaseStorageAdapter
@@ -19,18 +19,24 @@ if TYPE_CHECKING:
     from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
     from taskiq_flow.storage.redis import RedisStorageAdapter
 
-__all__ = ["DEFAULT_SQLITE_URL", "AdapterBuilder", "StorageAdapterFactory"]
+__all__ = ["DEFAULT_SQLITE_URL", "AdapterBuilder", "DefaultMiddlewares", "StorageAdapterFactory"]
 
 AdapterBuilder = Callable[[str, TaskiqFlowConfig], BaseStorageAdapter]
 """Makes an adapter from a URL and the settings, whose ``storage_ttl_seconds`` is the default time to live to use."""
 
-_TYPES = ("auto", "memory", "redis", "sqlite", "sqlalchemy")
 _DEFAULT_REDIS_URL = "redis://localhost:6379"
 DEFAULT_SQLITE_URL = "sqlite+aiosqlite:///taskiq-flow.db"
 
 
+class DefaultMiddlewares(TypedDict):
+    """What :meth:`StorageAdapterFactory.create_default_middlewares` returns."""
+
+    storage: "StorageMiddleware"
+    cache: "CacheMiddleware"
+
+
 class StorageAdapterFactory:
-    """Makes storage adapters from settings, broker and arguments; whatever is said nearest to the call wins."""
+    """Makes storage adapters from settings, broker and arguments; what is said nearest to the call takes precedence."""
 
     _builders: dict[str, AdapterBuilder] = {}  # noqa: RUF012 - a registry, changed by register_scheme
 
@@ -42,7 +48,7 @@ class StorageAdapterFactory:
         redis_url: str | None = None,
         ttl_seconds: float | None = None,
         *,
-        type: str | None = None,  # noqa: A002 - the API page's name
+        type: StorageType | None = None,  # noqa: A002 - the name that taskiq-flow gave it
     ) -> BaseStorageAdapter:
         """Return the adapter that the arguments and the settings ask for; nothing is connected yet.
 
@@ -53,11 +59,12 @@ class StorageAdapterFactory:
         :param config: settings; by default read from the environment.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
         :param redis_url: the Redis server to use.
-        :param ttl_seconds: default time to live in seconds, before ``config.storage_ttl_seconds``.
-        :param type: one of ``auto``, ``memory``, ``redis``, ``sqlite``, ``sqlalchemy``, before ``config.storage_type``.
-        :raises ConfigurationError: unknown type or scheme (the message lists those that are known), or settings that
+        :param ttl_seconds: default time to live in seconds; takes precedence over ``config.storage_ttl_seconds``.
+        :param type: one of ``auto``, ``memory``, ``redis``, ``sqlite``, ``sqlalchemy``; takes precedence over
+            ``config.storage_type``.
+        :raises ConfigurationError: if type or scheme are not known (the message lists those that are), or settings
             contradict each other.
-        :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
+        :raises MissingDependencyError: if a package is missing; the message names the extra that brings it.
         """
         config = TaskiqFlowConfig() if config is None else config
         try:
@@ -73,15 +80,15 @@ class StorageAdapterFactory:
         if ttl_seconds is not None:
             config = config.model_copy(update={"storage_ttl_seconds": ttl_seconds})
         kind = config.storage_type if asked is None else asked
-        if kind not in _TYPES:
-            raise ConfigurationError(f"unknown storage type {kind!r}; known types: {', '.join(_TYPES)}")
+        if kind not in get_args(StorageType):
+            raise ConfigurationError(f"unknown storage type {kind!r}; known types: {', '.join(get_args(StorageType))}")
         if redis_url is not None and kind not in {"auto", "redis"}:
             raise ConfigurationError(f"redis_url was given, but the storage type is {kind!r}")
         url = redis_url or _only_one(config, kind)
         if url is not None:
             cls._refuse_contradiction(kind, url)
             if url in {redis_url, config.storage_redis_url} and cls._builder_of(url) is not _build_redis:
-                raise ConfigurationError(f"{masked(url)!r} was given as the URL of a Redis server, and is none")
+                raise ConfigurationError(f"{masked(url)!r} was given as the URL of a Redis server, and is not one")
             return cls._by_scheme(url, config)
         if kind in {"sqlite", "sqlalchemy"}:
             return cls._by_scheme(DEFAULT_SQLITE_URL, config)
@@ -106,9 +113,9 @@ class StorageAdapterFactory:
         :param default_ttl: seconds that values live where nothing else is said; None for the storage's own default.
         :param lock_timeout: seconds after which a creator that is not heard of is taken for dead.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
-        :raises ConfigurationError: as for :meth:`create_storage_adapter`, or ``lock_timeout`` cannot be used.
-        :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
-        :raises InvalidTTLError: ``default_ttl`` is no legal time to live.
+        :raises ConfigurationError: as for :meth:`create_storage_adapter`, or if ``lock_timeout`` cannot be used.
+        :raises MissingDependencyError: if a package is missing; the message names the extra that brings it.
+        :raises InvalidTTLError: if ``default_ttl`` is not a legal time to live.
         """
         from taskiq_flow import cache
 
@@ -124,7 +131,7 @@ class StorageAdapterFactory:
     @classmethod
     def create_default_middlewares(
         cls, config: TaskiqFlowConfig | None = None, broker: Any = None
-    ) -> "dict[str, StorageMiddleware | CacheMiddleware]":
+    ) -> DefaultMiddlewares:
         """Return a ``StorageMiddleware`` and a ``CacheMiddleware`` on one storage, which is closed at shutdown.
 
         The storage is the one that :meth:`create_storage_adapter` would choose; the cache's locks last five minutes.
@@ -133,7 +140,7 @@ class StorageAdapterFactory:
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
         :return: the middlewares, under ``"storage"`` and ``"cache"``.
         :raises ConfigurationError: as for :meth:`create_storage_adapter`.
-        :raises MissingDependencyError: a package is missing; the message names the extra that brings it.
+        :raises MissingDependencyError: if a package is missing; the message names the extra that brings it.
         """
         from taskiq_flow.cache import StorageCacheAdapter
         from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
@@ -148,10 +155,10 @@ class StorageAdapterFactory:
     def register_scheme(cls, scheme: str, builder: AdapterBuilder) -> None:
         """Let ``builder`` make the adapter for URLs that begin with ``scheme://``.
 
-        :raises ConfigurationError: the scheme is taken by another builder, or is no scheme.
+        :raises ConfigurationError: if the scheme is taken by another builder, or is not a scheme.
         """
         if not scheme or not set(scheme) <= set("abcdefghijklmnopqrstuvwxyz0123456789+-."):
-            raise ConfigurationError(f"{scheme!r} is no URL scheme: use small letters, digits, '+', '-' and '.'")
+            raise ConfigurationError(f"{scheme!r} is not a URL scheme: use small letters, digits, '+', '-' and '.'")
         if cls._builders.setdefault(scheme, builder) is not builder:
             raise ConfigurationError(f"the scheme {scheme!r} is registered already, for {cls._builders[scheme]!r}")
 

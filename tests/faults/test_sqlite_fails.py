@@ -30,7 +30,7 @@ def small_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # An error that still lives may hold the file open (its frames do, on Python 3.10).
+        # An error that still lives may hold the file open.
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 

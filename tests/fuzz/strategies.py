@@ -30,7 +30,7 @@ def mostly(common: SearchStrategy[Any], *rare: SearchStrategy[Any], one_in: int)
 _ALPHABET = "aAbése\u0301ß*?[]!-^\\%_'\"`;:{}.$/# \t\n😀\ud7ff\ue000\uffff\U0010ffff"
 
 
-class TextEnum(str, Enum):
+class TextEnum(str, Enum):  # noqa: UP042 - the str() of a StrEnum is its text
     """A str whose ``str()`` is another text than itself."""
 
     MEMBER = "a"

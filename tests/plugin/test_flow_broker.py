@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sys
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
@@ -251,7 +250,6 @@ def test_what_is_lost_fails_the_test(inner: InnerRun) -> None:
         result.stdout.fnmatch_lines([f"*ERROR at * of {test}[[]memory] *", line])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not know before that it was cancelled")
 def test_what_the_end_of_an_event_loop_breaks_off(inner: InnerRun) -> None:
     code = """
         import asyncio
@@ -339,7 +337,6 @@ async def test_is_no_data(flow_broker):
 """
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not know before that it was cancelled")
 def test_what_to_do_is_said(inner: InnerRun) -> None:
     result = inner(HINTS, "--storage-backends=memory")
     result.assert_outcomes(passed=3, errors=3)

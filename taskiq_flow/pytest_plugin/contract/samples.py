@@ -118,7 +118,7 @@ ILLEGAL_KEYS: dict[str, Any] = {
 }
 
 
-class TextEnum(str, Enum):
+class TextEnum(str, Enum):  # noqa: UP042 - the str() of a StrEnum is its text
     """A str whose ``str()`` is another text than itself."""
 
     MEMBER = "member"

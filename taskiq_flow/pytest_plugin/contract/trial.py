@@ -160,7 +160,7 @@ class Trial:
         except Broken as broken:
             verdict = str(broken)
         except Exception as error:  # noqa: BLE001 - an error that the scenario did not ask for breaks the rule as well
-            timed_out = isinstance(error, (TimeoutError, asyncio.TimeoutError))
+            timed_out = isinstance(error, TimeoutError)
             what = f"no answer within {self.patience:g} s" if timed_out else f"{type(error).__name__}: {error}"
             verdict = "\n".join(_column("came back", what) + _column("should be", "no error") + _trace(error))
         else:

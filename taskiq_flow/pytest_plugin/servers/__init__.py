@@ -31,4 +31,5 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "Server", "ServerKind", "ServerPool", "ServerSettings", "ServerUnavailable"]
 
-__getattr__, __dir__ = lazy_names(__name__, {"ServerPool": "taskiq_flow.pytest_plugin.servers.pool"})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, {"ServerPool": f"{__name__}.pool"})
