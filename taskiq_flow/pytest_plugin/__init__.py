@@ -455,10 +455,10 @@ def _shutting_down(body: Callable[..., Awaitable[None]], item: pytest.Item) -> C
 
 def _let_drive(frozen: "FrozenClock", broker: "FlowBroker") -> None:
     """Let what is due on a broker happen as the frozen clock moves."""
-    from taskiq_flow.pytest_plugin.broker.clock_driver import Timetable
+    from taskiq_flow.pytest_plugin.broker.clock_driver import BrokerClockDriver
 
     frozen.follow(broker.clock_moved)
-    frozen.drive(Timetable(broker))
+    frozen.drive(BrokerClockDriver(broker))
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | BackendAdapter]":
