@@ -2,7 +2,7 @@
 
 Everything that expires asks this module, and it asks ``time.time()``, so that whatever replaces that function
 (freezegun, pytest-freezer, time-machine) is obeyed. :func:`freeze` stops this clock and no other: asyncio, drivers,
-pydantic and taskiq's own time-outs keep running (DESIGN, decision 3).
+pydantic and taskiq's own time-outs keep running (docs/how-it-works.md says why).
 """
 
 import sys
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from types import BuiltinFunctionType
 from typing import Protocol
 
-__all__ = ["FrozenClock", "Timetable", "freeze", "from_ms", "is_frozen", "now", "now_ms", "to_ms"]
+__all__ = ["ClockDriver", "FrozenClock", "freeze", "from_ms", "is_frozen", "now", "now_ms", "to_ms"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -68,8 +68,8 @@ def from_ms(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
-class Timetable(Protocol):
-    """What a clock drives that is advanced: it knows what is due when, and lets it happen."""
+class ClockDriver(Protocol):
+    """What a clock advances along with itself: it knows what is due when, and lets it happen."""
 
     async def settle(self) -> None:
         """Let what has begun come to its end."""
@@ -88,7 +88,7 @@ class FrozenClock:
         self._microseconds = (_checked(at) - _EPOCH) // _MICROSECOND
         self._lock = threading.Lock()
         self._followers: list[Callable[[datetime], None]] = []
-        self._timetables: list[Timetable] = []
+        self._drivers: list[ClockDriver] = []
 
     def now(self) -> datetime:
         """Return the frozen time as an aware UTC datetime."""
@@ -120,24 +120,24 @@ class FrozenClock:
         :raises ValueError: the step is negative.
         """
         target = self.now() + _checked_step(seconds)
-        for timetable in self._timetables:
-            await timetable.settle()
+        for driver in self._drivers:
+            await driver.settle()
         while (due := await self._next_due(target)) is not None:
             self.move_to(max(due, self.now()))
-            for timetable in self._timetables:
-                await timetable.fire()
+            for driver in self._drivers:
+                await driver.fire()
         self.move_to(target)
-        for timetable in self._timetables:
-            await timetable.settle()
+        for driver in self._drivers:
+            await driver.settle()
         return target
 
     async def _next_due(self, until: datetime) -> datetime | None:
-        instants = [await timetable.next_due(until) for timetable in self._timetables]
+        instants = [await driver.next_due(until) for driver in self._drivers]
         return min((instant for instant in instants if instant is not None), default=None)
 
-    def drive(self, timetable: "Timetable") -> None:
-        """Let what is due according to ``timetable`` happen whenever this clock is advanced."""
-        self._timetables.append(timetable)
+    def drive(self, driver: "ClockDriver") -> None:
+        """Let what ``driver`` finds due happen whenever this clock is advanced."""
+        self._drivers.append(driver)
 
     def follow(self, follower: Callable[[datetime], None]) -> None:
         """Call ``follower`` with the new time after every move: this is how another fake clock stays in step."""

@@ -169,7 +169,7 @@ def test_one_clock_for_all_threads() -> None:
         assert clock.now() == NEW_YEAR + timedelta(seconds=2), "no step is lost"
 
 
-class Timetable:
+class Driver:
     """Notes what is asked of it, and when; what falls due does so at given seconds after the new year."""
 
     def __init__(self, name: str, frozen: clock.FrozenClock, noted: list[tuple[str, str, float]], *due: float) -> None:
@@ -194,8 +194,8 @@ class Timetable:
 async def test_time_goes_through_what_is_due() -> None:
     noted: list[tuple[str, str, float]] = []
     with clock.freeze(NEW_YEAR) as frozen:
-        frozen.drive(Timetable("a", frozen, noted, 20, 5, 100))
-        frozen.drive(Timetable("b", frozen, noted, -3, 5, 60, 61))
+        frozen.drive(Driver("a", frozen, noted, 20, 5, 100))
+        frozen.drive(Driver("b", frozen, noted, -3, 5, 60, 61))
         assert await frozen.advance(60) == frozen.now() == NEW_YEAR + timedelta(seconds=60)
         assert noted == [
             ("a", "settles", 0),

@@ -236,10 +236,10 @@ def flow_broker(
 
 def _let_drive(frozen: "FrozenClock", broker: "FlowBroker") -> None:
     """Let what is due on a broker happen as the frozen clock moves."""
-    from taskiq_flow.pytest_plugin.broker.clock_driver import Timetable
+    from taskiq_flow.pytest_plugin.broker.clock_driver import BrokerClockDriver
 
     frozen.follow(broker.clock_moved)
-    frozen.drive(Timetable(broker))
+    frozen.drive(BrokerClockDriver(broker))
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | KitSupport]":

@@ -41,6 +41,7 @@ from taskiq_flow.pytest_plugin.stores.sql import first_value
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers are started on POSIX systems only")
 
 SERVERS = [kind.name for kind in built_in() if kind.server is not None]
+SERVERS = [kind.name for kind in built_in() if kind.server is not None]
 IMAGES = {kind: os.environ.get(f"TASKIQ_FLOW_{kind.upper()}_IMAGE") for kind in SERVERS}
 Theirs = Callable[[str], tuple[Server, "stale.Record"]]
 NO_ENGINE = "unix:///nonexistent/docker.sock"

@@ -49,7 +49,7 @@ class FlowBroker(InMemoryBroker):
 
     losses: list[Loss]
     """The results that did not get to where they belong, so far: each fails the test when it is over."""
-    patience: float = 10.0
+    shutdown_timeout: float = 10.0
     """Seconds that running tasks are waited for when the test is over: what they store belongs to it."""
     schedule_sources: list[ScheduleSource]
     """Whose schedules ``await frozen_clock.advance(…)`` fires."""
@@ -162,7 +162,7 @@ class FlowBroker(InMemoryBroker):
     def close_from_outside(self) -> None:
         """Shut down and release what was adopted, from a thread that runs no event loop: for the fixture's teardown."""
         try:
-            self._sessions.close_from_outside(self.patience + 5)
+            self._sessions.close_from_outside(self.shutdown_timeout + 5)
         finally:
             _LOGGER.removeFilter(_says_something)
             while self._adopted:
@@ -182,7 +182,7 @@ class FlowBroker(InMemoryBroker):
         return ""
 
     async def _end(self, session: "_Session") -> None:
-        await session.deliveries.end(self.patience)
+        await session.deliveries.end(self.shutdown_timeout)
         if session.is_started:
             await super().shutdown()
             self.receiver.executor = None

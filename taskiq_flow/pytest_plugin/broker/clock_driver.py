@@ -1,4 +1,4 @@
-"""``Timetable``: what is due when, for ``await frozen_clock.advance(…)``: schedules, and messages that are delayed."""
+"""``BrokerClockDriver``: fires due schedules and delayed messages, for ``await frozen_clock.advance(…)``."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from taskiq_flow.pytest_plugin.broker.deliveries import StuckTasksError
 if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.broker import FlowBroker
 
-__all__ = ["Timetable"]
+__all__ = ["BrokerClockDriver"]
 
 _MINUTE = timedelta(minutes=1)
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 """Seconds of real time for what runs at one instant."""
-_SHORT_PATIENCE = 0.5
+_SHORT_TIMEOUT = 0.5
 """The same, where something waits for the clock: what runs may wait for just that."""
 
 
-class _Departure(NamedTuple):
+class _DueSchedule(NamedTuple):
     """A schedule at its next instant."""
 
     due: datetime
@@ -34,7 +34,7 @@ class _Departure(NamedTuple):
     schedule: ScheduledTask
 
 
-class Timetable:
+class BrokerClockDriver:
     """Fires what falls due on a ``FlowBroker`` while the frozen clock is advanced, as taskiq's scheduler would.
 
     As there, what has an interval fires when it is first seen and then at every interval; cron expressions fire at
@@ -45,7 +45,7 @@ class Timetable:
         self._broker = broker
         self._since = clock.now()
         """Until when all has been fired."""
-        self._next: list[_Departure] = []
+        self._next: list[_DueSchedule] = []
         self._fired: dict[tuple[Any, ...], datetime] = {}
         """When schedules with an interval or a time fired last."""
         self._searched: dict[tuple[Any, ...], tuple[datetime, datetime | None]] = {}
@@ -59,15 +59,15 @@ class Timetable:
         await asyncio.sleep(0)  # what the clock's last move has let go
         waits_for_the_clock = await self._broker.next_due() is not None
         try:
-            await self._broker.settle(_SHORT_PATIENCE if waits_for_the_clock else _PATIENCE)
+            await self._broker.settle(_SHORT_TIMEOUT if waits_for_the_clock else _TIMEOUT)
         except StuckTasksError:
             if not waits_for_the_clock:
                 raise
 
     async def next_due(self, until: datetime) -> datetime | None:
         """Return the next instant, up to ``until``, at which something is due; what is overdue is due now."""
-        self._next = await self._departures(until)
-        instants = [departure.due for departure in self._next]
+        self._next = await self._due_schedules(until)
+        instants = [schedule.due for schedule in self._next]
         held = await self._broker.next_due()
         if held is not None and clock.from_ms(held) <= until:
             instants.append(clock.from_ms(held))
@@ -77,18 +77,18 @@ class Timetable:
         """Let everything happen of what `next_due` found that is due by now, schedules in the order of their ids."""
         now = clock.now()
         # Nothing has happened since these were found, but that the clock has moved.
-        due = [departure for departure in self._next if departure.due <= now]
-        for departure in sorted(due, key=lambda departure: departure.schedule_id):
-            self._fired[_identity(departure.schedule)] = now
-            scheduler = TaskiqScheduler(self._broker, [departure.source])
-            await scheduler.on_ready(departure.source, departure.schedule)
+        due = [schedule for schedule in self._next if schedule.due <= now]
+        for next_one in sorted(due, key=lambda schedule: schedule.schedule_id):
+            self._fired[_identity(next_one.schedule)] = now
+            scheduler = TaskiqScheduler(self._broker, [next_one.source])
+            await scheduler.on_ready(next_one.source, next_one.schedule)
         self._since = now
         await self.settle()
 
-    async def _departures(self, until: datetime) -> list[_Departure]:
-        """Return the next departure of each schedule, of those up to ``until``."""
+    async def _due_schedules(self, until: datetime) -> list[_DueSchedule]:
+        """Return the next instant of each schedule, of those up to ``until``."""
         return [
-            _Departure(due, schedule.schedule_id, source, schedule)
+            _DueSchedule(due, schedule.schedule_id, source, schedule)
             for source in self._broker.schedule_sources
             for schedule in await source.get_schedules()
             if (due := min(self._instants(schedule, until), default=until + _MINUTE)) <= until

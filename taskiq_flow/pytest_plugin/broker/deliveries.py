@@ -21,8 +21,8 @@ __all__ = ["Deliveries", "Loss", "StuckTasksError"]
 
 # Where the code of others lies: what a task waits for is shown in the application's own.
 _OTHERS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
-_OBEDIENCE = 1.0
-"""Seconds that tasks have to obey when they are cancelled."""
+_CANCEL_GRACE = 1.0
+"""Seconds that cancelled tasks have to come to their end."""
 _OURS = f"{Path(__file__).parents[2]}{os.sep}"
 
 
@@ -38,7 +38,7 @@ class Loss:
     task_id: str
     reason: str
     is_unfinished: bool = False
-    """Whether it was not waited for, or in vain."""
+    """Whether the task had not ended when the test did."""
 
     def __str__(self) -> str:
         return f"{self.task_name} ({self.task_id}): {self.reason}"
@@ -128,24 +128,24 @@ class Deliveries:
         """Return a line for each message under way, that says what it waits for."""
         return [f"  {delivery} {_what_it_waits_for(task, delivery)}" for task, delivery in self._under_way.items()]
 
-    async def end(self, patience: float) -> None:
+    async def end(self, timeout: float) -> None:
         """Wait until nothing runs any more, what running tasks send included, and cancel what is left then.
 
         What waits for the frozen clock has not begun, and is not lost.
 
-        :param patience: seconds of real time.
+        :param timeout: seconds of real time.
         """
         with suppress(StuckTasksError):
-            await self.settle(patience)
+            await self.settle(timeout)
         self._is_over = True  # what is cancelled may send something yet: a chain without an end must have one
         for task, delivery in self._under_way.items():
             if delivery.gate is None and not delivery.is_cancelled_here:
-                reason = f"was still running at the end of the test and {patience:g} s later, and "
+                reason = f"was still running at the end of the test and {timeout:g} s later, and "
                 self._lose(_unfinished(delivery.message, reason + _what_it_waits_for(task, delivery)))
             delivery.is_cancelled_here = True
             task.cancel()
         if self._under_way:
-            await asyncio.wait([*self._under_way], timeout=_OBEDIENCE)
+            await asyncio.wait([*self._under_way], timeout=_CANCEL_GRACE)
 
     def _held(self) -> list[_Delivery]:
         return [delivery for delivery in self._under_way.values() if delivery.gate is not None]

@@ -203,8 +203,8 @@ async def test_another_scheduler_has_sent_it(
 async def test_what_does_not_come_to_its_end_is_named(
     flow_broker: FlowBroker, frozen_clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskiq_flow.pytest_plugin.broker.clock_driver._PATIENCE", 0.05)
-    flow_broker.patience = 0.05
+    monkeypatch.setattr("taskiq_flow.pytest_plugin.broker.clock_driver._TIMEOUT", 0.05)
+    flow_broker.shutdown_timeout = 0.05
 
     @flow_broker.task(task_name="stuck")
     async def stuck() -> None:
