@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskiq_flow.pytest_plugin import report, session
-from taskiq_flow.pytest_plugin.markers import marker_arguments
+from taskiq_flow.pytest_plugin.markers import marked_storages, marker_arguments
 from taskiq_flow.pytest_plugin.stores.base import StorageUnavailable
 
 if TYPE_CHECKING:
@@ -27,8 +27,17 @@ OPENED = pytest.StashKey[list["FlowBroker | KitSupport"]]()
 """What a test has opened on its event loops, in the order in which it is closed, the last first."""
 BROKER = pytest.StashKey["FlowBroker"]()
 """The test's ``flow_broker``, for a clock that the test asks for later, and for the end of its function."""
+FAILED = pytest.StashKey[bool]()
+"""Whether a test has failed, in its setup or its body."""
 NOT_RUN = pytest.StashKey[bool]()
 """Whether the storage of a test was required and cannot run."""
+
+
+_NOT_PARAMETRIZED = (
+    "this test uses a storage, and pytest cannot run it once for each: that takes a function, or a method of a\n"
+    "plain class, which names the fixture among its arguments or in @pytest.mark.usefixtures. For that, it is too\n"
+    "late in a unittest.TestCase, a doctest and request.getfixturevalue(). (--storage-fallback=error refuses them.)"
+)
 
 
 @pytest.fixture
@@ -53,14 +62,20 @@ def frozen_clock(request: pytest.FixtureRequest) -> "Iterator[FrozenClock]":
 
 
 @pytest.fixture
-def _storage_name() -> str:
-    """The storage that a test is parametrized with by ``pytest_generate_tests``; here, it is not."""
-    pytest.fail(
-        "this test uses a storage, and pytest cannot run it once for each: that takes a function, or a method of a\n"
-        "plain class, which names the fixture among its arguments or in @pytest.mark.usefixtures. For that, it is too\n"
-        "late in a unittest.TestCase, a doctest and request.getfixturevalue().",
-        pytrace=False,
-    )
+def _storage_name(request: pytest.FixtureRequest) -> str:
+    """The storage that a test is parametrized with by ``pytest_generate_tests``; here, it is not, and gets one."""
+    settings = session.settings(request.config)
+    names = settings.backends
+    if marker := request.node.get_closest_marker("storage_backends"):
+        allowed = marked_storages(marker, request.node.nodeid, settings.storages)
+        names = tuple(name for name in names if name in allowed)
+    if not settings.fallback:
+        pytest.fail(_NOT_PARAMETRIZED, pytrace=False)
+    if not names:
+        pytest.skip(f"its marker leaves none of this run's storages ({', '.join(settings.backends)})")
+    name = settings.fallback if settings.fallback in names else names[0]
+    report.note_fallback(request.node, name)
+    return name
 
 
 @pytest.fixture
@@ -112,6 +127,8 @@ def storage_faults(request: pytest.FixtureRequest, _isolated_store: "IsolatedSto
     faults = StorageFaults(_isolated_store, session.stores(request.config).background)
     with faults.active():
         yield faults
+    if not request.node.stash.get(FAILED, False) and (problem := faults.unmet()):
+        pytest.fail(problem, pytrace=False)
 
 
 @pytest.fixture
@@ -124,6 +141,7 @@ def make_storage_adapter(
     ``make_storage_adapter(ttl_seconds=None, namespace=None)``: the default time to live in seconds, and the name of a
     namespace beside the test's own. What is made is closed when the test is over.
     """
+    from taskiq_flow.pytest_plugin.stores._instrumented import instrument
     from taskiq_flow.storage.factory import StorageAdapterFactory
     from taskiq_flow.storage.testing import KitSupport
 
@@ -134,6 +152,8 @@ def make_storage_adapter(
         if namespace is not None:
             config = config.model_copy(update={"storage_namespace": f"{config.storage_namespace}-{namespace}"})
         adapter = StorageAdapterFactory.create_storage_adapter(config, ttl_seconds=ttl_seconds)
+        # An application's own, where the test has put its URL into the settings.
+        adapter = instrument(adapter, config.storage_namespace, ttl_seconds, config.storage_operation_timeout)
         if isinstance(adapter, KitSupport):
             made.append(adapter)
             _opened(request).insert(0, adapter)  # before a flow_broker, which is the first to be closed

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from taskiq_flow.pytest_plugin import options, report, session
-from taskiq_flow.pytest_plugin.fixtures import BROKER, NOT_RUN, OPENED
+from taskiq_flow.pytest_plugin import hookspecs, options, report, session
+from taskiq_flow.pytest_plugin.fixtures import BROKER, FAILED, NOT_RUN, OPENED
 from taskiq_flow.pytest_plugin.markers import add_markers, marked_storages
-from taskiq_flow.pytest_plugin.stores import built_in
+from taskiq_flow.pytest_plugin.stores import StorageKind, built_in, in_order
+from taskiq_flow.pytest_plugin.stores.registered import checked_kinds
 
 _NONE_LEFT = "none"
 """The parameter of a test that is skipped since its marker leaves no storage of this run."""
@@ -25,13 +26,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that others may implement."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings; a value that cannot be used ends the run here."""
     add_markers(config)
     _warn_of_namesake(config)
-    settings = options.read_settings(config, built_in())
+    settings = options.read_settings(config, _kinds(config))
     session.begin(config, settings)
     config.pluginmanager.register(report.StorageReport(settings), "taskiq_flow_report")
+
+
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    """Refuse storages that are registered when the run's settings have been read."""
+    if manager.hasplugin("taskiq_flow_report") and hasattr(plugin, "pytest_taskiq_flow_storages"):
+        raise pytest.UsageError(
+            f"pytest_taskiq_flow_storages in {getattr(plugin, '__file__', plugin)}: pytest found it when it had begun "
+            "to collect; move it to the conftest.py of the project's root folder"
+        )
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -101,11 +116,14 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Let a test fail whose storage was required and cannot run, even if it is marked ``xfail``."""
     outcome = yield
-    if item.stash.get(NOT_RUN, False):
-        told: pytest.TestReport = outcome.get_result()
-        if told.when == "setup":
+    told: pytest.TestReport = outcome.get_result()
+    if told.when == "setup":
+        item.stash[FAILED] = False  # a plugin that runs a test again begins anew
+        if item.stash.get(NOT_RUN, False):
             told.outcome = "failed"
             told.__dict__.pop("wasxfail", None)
+    if not told.passed:
+        item.stash[FAILED] = True
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -127,6 +145,26 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     for opened in item.stash.get(OPENED, ()):
         item.addfinalizer(opened.close_from_outside)  # of finalizers, the last one added is called first
     item.stash[OPENED] = []
+
+
+def _called(implementation: Any, config: pytest.Config) -> Any:
+    """Return what an implementation of a hook returns; like all hooks, it may leave out the argument."""
+    return implementation.function(*(config for _ in implementation.argnames))
+
+
+def _kinds(config: pytest.Config) -> tuple[StorageKind, ...]:
+    """Return the built-in storages and the registered ones, in the order of their columns.
+
+    :raises pytest.UsageError: if one cannot be registered.
+    """
+    kinds = {kind.name: kind for kind in built_in()}
+    for implementation in config.hook.pytest_taskiq_flow_storages.get_hookimpls():
+        try:
+            registered = checked_kinds(_called(implementation, config), kinds)
+        except (TypeError, ValueError) as error:
+            raise pytest.UsageError(f"pytest_taskiq_flow_storages in {implementation.plugin_name}: {error}") from None
+        kinds |= {kind.name: kind for kind in registered}
+    return in_order(kinds.values())
 
 
 def _warn_of_namesake(config: pytest.Config) -> None:

@@ -54,6 +54,12 @@ _SERVERS = _Setting(
     "TASKIQ_FLOW_TEST_SERVERS",
     ini="args",
 )
+_FALLBACK = _Setting(
+    "storage_fallback",
+    "where tests run that pytest cannot run once for each storage, such as a unittest.TestCase: one of the run's "
+    "(default: the first), or 'error', which refuses them",
+    "NAME",
+)
 _REPORT = _Setting(
     "storage_report", f"write the storage matrix to a file: {', '.join(REPORT_FORMS)}; may be repeated", "FILE"
 )
@@ -127,6 +133,8 @@ class Settings(NamedTuple):
     """Where that was said, for the report header; empty for the default."""
     required: frozenset[str]
     """The backends whose tests fail where they cannot run."""
+    fallback: str
+    """Where tests run that cannot be run once for each storage; empty where such tests are refused."""
     servers: dict[str, ServerSettings]
     """Where each real server may come from."""
     matrix: bool
@@ -147,7 +155,7 @@ class Settings(NamedTuple):
 def add_options(parser: pytest.Parser) -> None:
     """Declare the command-line options and ini values."""
     group = parser.getgroup("taskiq-flow", "storage tests (taskiq-flow-kit)")
-    for setting in (_BACKENDS, _REQUIRE, _SERVERS, *_URLS.values(), *_IMAGES.values()):
+    for setting in (_BACKENDS, _REQUIRE, _FALLBACK, _SERVERS, *_URLS.values(), *_IMAGES.values()):
         env = f" [env: {setting.env}]" if setting.env else ""
         group.addoption(
             setting.option, dest=setting.name, default=None, metavar=setting.metavar, help=setting.help + env
@@ -191,6 +199,7 @@ def read_settings(config: pytest.Config, kinds: Iterable[StorageKind]) -> Settin
         backends=backends,
         backends_origin=origin,
         required=frozenset(required),
+        fallback=_fallback(config, backends),
         servers={name: _server_settings(config, kind, sources, name in backends) for name, kind in servers.items()},
         matrix=bool(config.getoption("--storage-matrix")),
         reports=_reports(config),
@@ -271,6 +280,17 @@ def _refuse_what_only_others_use(config: pytest.Config, backends: tuple[str, ...
                 f"{setting.option} is for {kind}, which the default leaves out of this run ({', '.join(backends)}): "
                 f"add it, as in {_BACKENDS.option}={','.join((*backends, kind))}"
             )
+
+
+def _fallback(config: pytest.Config, backends: tuple[str, ...]) -> str:
+    name, origin = _value(config, _FALLBACK)
+    if name == "error":
+        return ""
+    if name is not None and name not in backends:
+        raise pytest.UsageError(
+            f"{origin}: {name!r} must be one of this run's storage backends ({', '.join(backends)}), or 'error'"
+        )
+    return name or backends[0]
 
 
 def _reports(config: pytest.Config) -> tuple[Path, ...]:

@@ -34,6 +34,8 @@ __all__ = [
 class KitSupport:
     """What a test kit asks of an adapter, beyond the contract."""
 
+    __slots__ = ()
+
     def close_from_outside(self) -> None:
         """Close what this adapter opened, from a thread that runs no event loop: between tests.
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from taskiq_flow.pytest_plugin.faults.calls import OPERATIONS, Calls, Fault
+from taskiq_flow.exceptions import UnsupportedOperationError
+from taskiq_flow.pytest_plugin.faults.calls import OPERATIONS, Calls, Damage, Fault
 from taskiq_flow.pytest_plugin.faults.proxy import Proxy
 from taskiq_flow.storage import rules
 
@@ -60,7 +61,12 @@ class StorageFaults:
             yield
 
     def fail(
-        self, op: str | None = None, times: int | None = 1, error: BaseException | type[BaseException] | None = None
+        self,
+        op: str | None = None,
+        times: int | None = 1,
+        error: BaseException | type[BaseException] | None = None,
+        *,
+        optional: bool = False,
     ) -> Fault:
         """Let the next calls fail, before anything is stored or read.
 
@@ -69,36 +75,54 @@ class StorageFaults:
         :param times: how many calls; None for all until the test is over, or ``undo()`` is called.
         :param error: what they raise, an exception or its class; by default a ``StorageConnectionError`` that names the
             storage.
+        :param optional: whether it may well never happen; else that fails the test, which would prove nothing.
         :return: the fault: ``happened`` counts the calls that failed, and ``undo()`` ends it.
         :raises ValueError: there is no such operation, or ``times`` is no whole number above 0.
         :raises TypeError: ``error`` is no exception, or a class that needs more than a message: give an exception then.
         """
-        return self._calls.add(Fault(op, times, error=error))
+        return self._calls.add(Fault(op, times, error=error, optional=optional))
 
-    def delay(self, seconds: float, op: str | None = None, times: int | None = None) -> Fault:
+    def delay(
+        self, seconds: float, op: str | None = None, times: int | None = None, *, optional: bool = False
+    ) -> Fault:
         """Let calls wait for that many real seconds before they reach the storage.
 
         A call whose time-out passes meanwhile fails, as one to a slow server does.
 
         :param op: as in :meth:`fail`.
         :param times: how many calls; None for all.
+        :param optional: as in :meth:`fail`.
         :raises ValueError: ``seconds`` is no finite number above 0, there is no such operation, or ``times`` is no
             whole number above 0.
         """
-        return self._calls.add(Fault(op, times, seconds=rules.checked_timeout("seconds", seconds)))
+        return self._calls.add(Fault(op, times, seconds=rules.checked_timeout("seconds", seconds), optional=optional))
 
-    def corrupt(self, key: str, namespace: str | None = None) -> None:
+    def corrupt(self, key: str, namespace: str | None = None, *, optional: bool = False) -> None:
         """Replace what is stored under ``key`` by a record that was cut off in the middle; its time to live stays.
 
         To read it raises ``SerializationError``.
 
         :param namespace: as in ``make_storage_adapter``; None for the test's own.
-        :raises LookupError: nothing is stored there.
+        :param optional: whether it may well be that nobody reads it; else that fails the test.
+        :raises LookupError: if nothing is stored there.
+        :raises UnsupportedOperationError: if a registered storage cannot do that.
         """
+        self._refuse_what_it_lacks("corrupt")
         own = self._store.namespace
         where = own if namespace is None else f"{own}-{namespace}"
         if not self._background.run(self._store.corrupt(where, key)):
             raise LookupError(f"nothing is stored under {key!r} in namespace {where!r}: there is nothing to corrupt")
+        self._calls.add_damage(Damage(key, optional))
+
+    def unmet(self) -> str:
+        """Return what the test fails with when it is over: faults that never met a call; empty for none."""
+        if not (faults := self._calls.unmet()):
+            return ""
+        return (
+            f"{', '.join(f'storage_faults.{fault}' for fault in faults)} never happened: nothing in this test goes through "
+            f"the storage {self._store.backend.name!r} like that, so that it proves nothing of such a fault. What may not "
+            "happen is asked for with optional=True; what is over is taken back by undo()."
+        )
 
     def disconnect(self) -> int:
         """Cut all connections between this test and its storage; return how many there were.
@@ -106,11 +130,20 @@ class StorageFaults:
         A real server does it itself, with ``CLIENT KILL``, ``pg_terminate_backend`` or ``KILL``. Storages in this
         process have no connections. On every storage, calls that are being delayed or paused fail with
         ``StorageConnectionError``; the next call connects anew.
+
+        :raises UnsupportedOperationError: if a registered storage cannot do that.
         """
+        self._refuse_what_it_lacks("disconnect")
         self._calls.cut()
         if self._proxy is None:
             return self._background.run(self._store.disconnect())
         return self._background.run(self._proxy.while_cut(self._store.disconnect))
+
+    def _refuse_what_it_lacks(self, fault: str) -> None:
+        if reason := self._store.kind.lacks.get(fault):
+            raise UnsupportedOperationError(
+                f"storage_faults.{fault}() is not possible on the storage {self._store.backend.name!r}: {reason}"
+            )
 
     def pause(self) -> "Pause":
         """Let the storage hang: it accepts calls and connections, and answers none until :meth:`resume`.

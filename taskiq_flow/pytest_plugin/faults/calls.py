@@ -11,8 +11,9 @@ from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.testing import Call, intercept_calls
 
-__all__ = ["OPERATIONS", "Calls", "Fault"]
+__all__ = ["OPERATIONS", "Calls", "Damage", "Fault"]
 
+_READING = {"get", "exists", "delete", "compare_and_set", "keys"}
 OPERATIONS = ("get", "set", "delete", "exists", "keys", "cleanup", "set_entry", "compare_and_set")
 
 
@@ -26,6 +27,7 @@ class Fault:
         *,
         error: BaseException | type[BaseException] | None = None,
         seconds: float = 0.0,
+        optional: bool = False,
     ) -> None:
         if op is not None and op not in OPERATIONS:
             raise ValueError(f"a storage has no operation {op!r}; known are: {', '.join(OPERATIONS)}")
@@ -34,14 +36,22 @@ class Fault:
         self.happened = 0
         self.error = None if error is None else _checked_error(error)
         self.seconds = seconds
+        self.is_optional = optional
         self._op = op
         self._times = times
         self._lock = threading.Lock()
 
     def undo(self) -> None:
-        """Let it happen no more."""
+        """Let it happen no more; that it has not happened is no failure of the test then."""
         with self._lock:
             self._times = 0
+            self.is_optional = True
+
+    def __str__(self) -> str:
+        operation = "" if self._op is None else repr(self._op)
+        if not self.seconds:
+            return f"fail({operation})"
+        return f"delay({', '.join(filter(None, (f'{self.seconds:g}', operation)))})"
 
     def raised(self, call: Call) -> BaseException:
         """Return the error that a call fails with."""
@@ -76,6 +86,23 @@ def _checked_error(error: BaseException | type[BaseException]) -> BaseException 
     return error
 
 
+class Damage:
+    """A record that was damaged, until somebody reads it."""
+
+    def __init__(self, key: str, optional: bool) -> None:
+        self.happened = 0
+        self.is_optional = optional
+        self._key = key
+
+    def note(self, call: Call) -> None:
+        """Count a call that reads the record, alone or among others."""
+        if call.operation in _READING and (call.operation == "keys" or self._key in call.arguments):
+            self.happened += 1
+
+    def __str__(self) -> str:
+        return f"corrupt({self._key!r})"
+
+
 class Calls:
     """The calls on namespaces that begin with ``namespace``."""
 
@@ -83,6 +110,7 @@ class Calls:
         self._namespace = namespace
         self._timeout = timeout
         self._faults: list[Fault] = []
+        self._damages: list[Damage] = []
         self._waiting: set[_Waiting] = set()
         self._paused = False
 
@@ -115,6 +143,14 @@ class Calls:
         self._faults.append(fault)
         return fault
 
+    def add_damage(self, damage: Damage) -> None:
+        """Watch for the calls that read a damaged record."""
+        self._damages.append(damage)
+
+    def unmet(self) -> list[str]:
+        """Return what was asked for and never met a call, and should have."""
+        return [str(each) for each in (*self._faults, *self._damages) if not (each.happened or each.is_optional)]
+
     def pause(self) -> None:
         """Let calls wait until :meth:`resume`."""
         self._paused = True
@@ -141,11 +177,13 @@ class Calls:
 
     def _is_ours(self, adapter: BaseStorageAdapter) -> bool:
         # "-" is what stands before the name of a test's second namespace: "run_1" must not take in "run_12".
-        namespace = str(getattr(adapter, "namespace", ""))
+        namespace = str(getattr(adapter, "kit_namespace", None) or getattr(adapter, "namespace", ""))
         return namespace == self._namespace or namespace.startswith(f"{self._namespace}-")
 
     async def _disturb(self, call: Call) -> None:
         """Let happen to a call what is to happen before it reaches its storage."""
+        for damage in self._damages:
+            damage.note(call)
         for fault in list(self._faults):
             if not fault.happens_to(call.operation):
                 continue

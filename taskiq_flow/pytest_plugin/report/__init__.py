@@ -10,11 +10,12 @@ import pytest
 from taskiq_flow.pytest_plugin.options import Settings
 from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome, backend_in, test_name
 
-__all__ = ["StorageReport", "header", "note", "note_unavailable", "plan", "write"]
+__all__ = ["StorageReport", "header", "note", "note_fallback", "note_unavailable", "plan", "write"]
 
 _BACKEND = "storage_backend"
 _SERVER = "storage_server"
 _UNAVAILABLE = "storage_unavailable"
+_FALLBACK = "storage_fallback"
 _NOTES = {_BACKEND, _SERVER, _UNAVAILABLE}
 _NO_TOTALS = -2  # the verbosity, -qq, at which pytest keeps its own to itself
 _OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
@@ -48,6 +49,12 @@ def note_unavailable(item: pytest.Item, reason: str) -> None:
     item.user_properties.append((_UNAVAILABLE, reason))
 
 
+def note_fallback(item: pytest.Item, name: str) -> None:
+    """Note that a test cannot be run once for each storage, and runs on this one only."""
+    if (_FALLBACK, name) not in item.user_properties:
+        item.user_properties.append((_FALLBACK, name))
+
+
 def write(matrix: Matrix, file: Path) -> None:
     """Write the matrix to a file in the form of ``REPORT_FORMS`` that its name ends in.
 
@@ -70,6 +77,7 @@ class StorageReport:
         self._backends: dict[str, str] = {}
         self._collected: Sequence[str] = ()
         self._unavailable: dict[str, str] = {}
+        self._on_one_only: dict[str, str] = {}
         self._unwritten: dict[Path, OSError] = {}
 
     @pytest.hookimpl(optionalhook=True)
@@ -86,6 +94,8 @@ class StorageReport:
         if backend not in self._settings.storages.kinds:  # a property of the user's own may have the same name
             return
         self._backends[report.nodeid] = backend
+        if name := properties.get(_FALLBACK):
+            self._on_one_only[report.nodeid] = str(name)
         if reason := properties.get(_UNAVAILABLE):
             self._unavailable[backend] = str(reason)
         if server := str(properties.get(_SERVER, "")):
@@ -144,6 +154,12 @@ class StorageReport:
             lines.append(f"{name:<10} {counts} in {seconds:.2f}s  {server}".rstrip())
             if name in self._unavailable:
                 lines.append(f"{'':<10} DID NOT RUN: {self._unavailable[name]}")
+        for name in sorted({*self._on_one_only.values()}):
+            count = [*self._on_one_only.values()].count(name)
+            lines.append(
+                f"{count} {'test' if count == 1 else 'tests'} ran on {name} only: pytest cannot run a TestCase, a doctest, "
+                "or what asks for a fixture by request.getfixturevalue() once for each storage (--storage-fallback)"
+            )
         if missing := [name for name in self._settings.backends if name in self._settings.required - seen]:
             lines.append(f"required, but no test ran on: {', '.join(missing)}")
         return lines

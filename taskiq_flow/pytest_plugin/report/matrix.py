@@ -12,6 +12,7 @@ __all__ = ["Matrix", "Outcome", "UnreadableReport", "backend_in", "test_name"]
 _FORMAT = 1
 # From what says least to what says most: of two outcomes of one test on one storage, the latter is kept.
 _WEIGHT = ("skipped", "passed", "xfailed", "xpassed", "failed", "error")
+_FAILURES = ("failed", "error")
 _SAYS_NOTHING = "skipped"
 
 
@@ -33,6 +34,8 @@ class Outcome(NamedTuple):
 
     def followed_by(self, phase: "Outcome") -> "Outcome":
         """Return the outcome of a test that went on with another phase: setup, call or teardown."""
+        if self.outcome in _FAILURES:  # what comes after a failure may well come of it
+            return self._replace(seconds=self.seconds + phase.seconds)
         says_more = _WEIGHT.index(phase.outcome) > _WEIGHT.index(self.outcome) or bool(phase.reason and not self.reason)
         telling = phase if says_more else self
         return Outcome(telling.outcome, self.seconds + phase.seconds, telling.reason, telling.details)

@@ -3,7 +3,7 @@
 =================  ===============================================================================================
 ``base``           the interface: :class:`StorageKind`, a column of the matrix, and its :class:`IsolatedStore`
 ``memory`` …       one module for each kind, with its instances in ``STORAGES``: they are found here by themselves
-``custom``         a storage of somebody else's, registered by the hook ``pytest_taskiq_flow_storages``
+``registered``     a storage of somebody else's, registered by the hook ``pytest_taskiq_flow_storages``
 ``on_server``      what storages on servers have in common; ``sql``: those of the SQL adapter
 ``_cleaning``      when what tests left is removed
 ``_background``    the event loop for all that

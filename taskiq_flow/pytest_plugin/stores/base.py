@@ -7,7 +7,7 @@ Importing this module loads no driver and no taskiq: each pytest in whose enviro
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -134,10 +134,7 @@ class IsolatedStore:
         return None
 
     async def corrupt(self, namespace: str, key: str) -> bool:
-        """Replace a record by one that cannot be read, with the same time to live; return whether there was one.
-
-        :raises NotImplementedError: if this kind of storage cannot be damaged; the message says why.
-        """
+        """Replace a record by one that cannot be read, with the same time to live; return whether there was one."""
         from taskiq_flow.storage.factory import StorageAdapterFactory
 
         config = self.config().model_copy(update={"storage_namespace": namespace})
@@ -155,16 +152,18 @@ class IsolatedStore:
 class StorageKind(ABC):
     """A kind of storage. Each process of a run works with a copy of its own, from :meth:`begin` to :meth:`close`."""
 
-    name: ClassVar[str]
+    name: str
     """As in ``--storage-backends``."""
-    is_real: ClassVar[bool] = False
+    is_real: bool = False
     """Whether it is a real server, as in production; it belongs to the group ``real`` then, else to ``fakes``."""
-    is_default: ClassVar[bool] = True
+    is_default: bool = True
     """Whether it belongs to the group ``default``."""
-    position: ClassVar[int] = 100
+    position: int = 100
     """Where its column stands: the lower, the further left; then by name."""
     server: "ClassVar[ServerKind | None]" = None
     """How its server is found or started, if it is on one."""
+    lacks: Mapping[str, str] = {}
+    """What it cannot do for ``storage_faults``, ``"corrupt"`` or ``"disconnect"``, and why."""
     adapter: ClassVar[str] = ""
     """Module and name of its adapter's class, as in ``taskiq_flow.storage.memory.InMemoryStorageAdapter``."""
 
