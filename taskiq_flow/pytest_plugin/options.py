@@ -6,6 +6,7 @@ usage error that lists the good ones.
 
 import os
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -210,9 +211,12 @@ def read_settings(config: pytest.Config, kinds: Iterable[StorageKind]) -> Settin
 def _refuse_unknown_variables() -> None:
     """Refuse variables that look like the plugin's and are not: a misspelt one would let the run take other servers."""
     known = [setting.env for setting in (_SERVERS, *_URLS.values()) if setting.env]
+    images = [setting.env for setting in _IMAGES.values() if setting.env]
     for name in sorted(os.environ):
         if name.startswith(_VARIABLE_PREFIX) and name not in known:
-            raise pytest.UsageError(f"unknown environment variable {name}; known: {', '.join(known)}")
+            meant = get_close_matches(name, [*known, *images], n=1)
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            raise pytest.UsageError(f"unknown environment variable {name}{hint} Known: {', '.join([*known, *images])}")
 
 
 def _value(config: pytest.Config, setting: _Setting) -> tuple[str | None, str]:

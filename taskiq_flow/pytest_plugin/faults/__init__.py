@@ -118,10 +118,11 @@ class StorageFaults:
         """Return what the test fails with when it is over: faults that never met a call; empty for none."""
         if not (faults := self._calls.unmet()):
             return ""
+        asked = ", ".join(f"storage_faults.{fault}" for fault in faults)
         return (
-            f"{', '.join(f'storage_faults.{fault}' for fault in faults)} never happened: nothing in this test goes through "
-            f"the storage {self._store.backend.name!r} like that, so that it proves nothing of such a fault. What may not "
-            "happen is asked for with optional=True; what is over is taken back by undo()."
+            f"{asked} never happened: nothing in this test goes through the storage {self._store.backend.name!r} like "
+            "that, so that it proves nothing of such a fault.\nWhat may or may not happen is asked for with "
+            "optional=True; what is over is taken back by undo()."
         )
 
     def disconnect(self) -> int:

@@ -149,7 +149,8 @@ class Calls:
 
     def unmet(self) -> list[str]:
         """Return what was asked for and never met a call, and should have."""
-        return [str(each) for each in (*self._faults, *self._damages) if not (each.happened or each.is_optional)]
+        all_of_them: list[Fault | Damage] = [*self._faults, *self._damages]
+        return [str(each) for each in all_of_them if not (each.happened or each.is_optional)]
 
     def pause(self) -> None:
         """Let calls wait until :meth:`resume`."""

@@ -157,8 +157,8 @@ class StorageReport:
         for name in sorted({*self._on_one_only.values()}):
             count = [*self._on_one_only.values()].count(name)
             lines.append(
-                f"{count} {'test' if count == 1 else 'tests'} ran on {name} only: pytest cannot run a TestCase, a doctest, "
-                "or what asks for a fixture by request.getfixturevalue() once for each storage (--storage-fallback)"
+                f"{count} {'test' if count == 1 else 'tests'} ran on {name} only: pytest cannot run a TestCase, a "
+                "doctest, or what calls request.getfixturevalue(), once for each storage (--storage-fallback)"
             )
         if missing := [name for name in self._settings.backends if name in self._settings.required - seen]:
             lines.append(f"required, but no test ran on: {', '.join(missing)}")

@@ -32,49 +32,103 @@ def find_image(kind: ServerKind, settings: ServerSettings, patience: float) -> s
     """
     if find_spec("testcontainers") is None:
         raise SourceFailed('testcontainers is not installed: pip install "taskiq-flow-kit[pytest]"')
-    address = _engine_address()
+    try:
+        address = _engine_address()
+    except (OSError, ValueError, TypeError) as error:
+        raise SourceFailed(f"Docker's settings cannot be read: {one_line(error)}") from None
     try:
         _ping(address, patience)
+    except ValueError as error:
+        raise SourceFailed(f"{address!r} is not the address of a Docker engine ({error})") from None
     except OSError as error:
         raise SourceFailed(f"no Docker engine answers at {address} ({error.strerror or error})") from None
     return settings.image or kind.image
 
 
 def _engine_address() -> str:
-    """Return where testcontainers will look for the engine."""
-    if host := os.environ.get("DOCKER_HOST"):
-        return host
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-        name = os.environ.get("DOCKER_CONTEXT") or json.loads((config / "config.json").read_text())["currentContext"]
-        if name != "default":
-            context = config / "contexts" / "meta" / sha256(name.encode()).hexdigest() / "meta.json"
-            return str(json.loads(context.read_text())["Endpoints"]["docker"]["Host"])
-    return _DEFAULT_SOCKET
+    """Return where testcontainers will look for the engine, in its order: its own properties, the variable, contexts.
+
+    testcontainers itself is not asked: to import it takes longer than all that a run's header says.
+
+    :raises OSError, ValueError, TypeError: if a setting cannot be read.
+    """
+    return _host_in_properties() or os.environ.get("DOCKER_HOST") or _host_of_context() or _DEFAULT_SOCKET
+
+
+def _host_in_properties() -> str:
+    """Return ``tc.host`` of testcontainers' own file, as Testcontainers Desktop and Cloud write it; empty for none."""
+    file = Path.home() / ".testcontainers.properties"
+    if not file.exists():
+        return ""
+    settings = dict(line.split("=")[:2] for line in file.read_text().splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in settings.items()}.get("tc.host", "")
+
+
+def _host_of_context() -> str:
+    """Return the engine of the context that ``docker context use`` chose, a rootless one too; empty for the default."""
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    name = os.environ.get("DOCKER_CONTEXT") or _member(folder / "config.json", "currentContext")
+    if not name or name == "default":
+        return ""
+    file = folder / "contexts" / "meta" / sha256(name.encode()).hexdigest() / "meta.json"
+    host = _member(file, "Endpoints", "docker", "Host")
+    if not host:
+        raise ValueError(f"the context {name!r} says no host in {file}")
+    return host
+
+
+def _member(file: Path, *names: str) -> str:
+    """Return a text within a JSON file; empty where the file or the text is not there.
+
+    :raises ValueError: if the file is not JSON.
+    :raises TypeError: if something else is there.
+    """
+    if not file.exists():
+        return ""
+    found = json.loads(file.read_text())
+    for name in names:
+        if found is None:
+            return ""
+        if not isinstance(found, dict):
+            raise TypeError(f"{file} has no object where {name!r} should be")
+        found = found.get(name)
+    if found is not None and not isinstance(found, str):
+        raise TypeError(f"{file} has {found!r} for {names[-1]!r}, which is not a text")
+    return found or ""
 
 
 def _ping(address: str, timeout: float) -> None:
     """Ask the engine whether it is there; any answer is one, a refusal to talk without TLS too.
 
-    :raises OSError: nothing answers within ``timeout`` seconds.
+    :raises OSError: if nothing answers within ``timeout`` seconds.
+    :raises ValueError: if it is not an address.
     """
     parts = urlsplit(address)
     if parts.scheme == "unix":
         if not hasattr(socket, "AF_UNIX"):
             raise OSError("this system has no such sockets")
         connection = socket.socket(socket.AF_UNIX)
-        place: Any = parts.path
-    elif parts.scheme in {"tcp", "http", "https"}:
-        connection = socket.socket()
-        place = (parts.hostname or "localhost", parts.port or 2375)
-    else:
-        return  # ssh:// and the like: only trying tells
-    with connection:
         connection.settimeout(timeout)
-        connection.connect(place)
-        connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-        if not connection.recv(1):
-            raise OSError("it closed the connection")
+        with connection:
+            connection.connect(parts.path)
+            _ask(connection)
+    elif parts.scheme in {"tcp", "http", "https"}:
+        host, port = parts.hostname or "localhost", parts.port or 2375
+        with socket.create_connection((host, port), timeout) as connection:  # IPv6 as well
+            _ask(connection)
+    elif parts.scheme not in {"ssh", "npipe"}:  # of these, only trying tells
+        raise ValueError(f"its scheme is {parts.scheme!r}")
+
+
+def _ask(connection: socket.socket) -> None:
+    connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+    if not connection.recv(1):
+        raise OSError("it closed the connection")
+
+
+def _is_on_this_machine(address: str) -> bool:
+    parts = urlsplit(address)
+    return parts.scheme == "unix" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def container_name(run_id: str, kind: ServerKind) -> str:
@@ -107,6 +161,9 @@ class ContainerServer:
         except Exception as error:  # noqa: BLE001 - the engine's client raises those of several packages
             raise SourceFailed(f"the Docker engine cannot be used: {_reason(error)}") from None
         self._container.with_command(arguments).with_kwargs(labels=dict(labels))
+        if self._is_reached_by_loopback():
+            ports: dict[str, Any] = self._container.ports
+            ports[str(kind.port)] = ("127.0.0.1",)
         for variable, value in environment.items():
             self._container.with_env(variable, value)
 
@@ -129,6 +186,17 @@ class ContainerServer:
         # Official images of databases start the server twice, the first time to make the database.
         ready(url, self)
         return url, ready(url, self)
+
+    def _is_reached_by_loopback(self) -> bool:
+        """Return whether the container need not be reached from anywhere but this machine's own loopback address.
+
+        An engine elsewhere, and one that this process shares from within a container, publish on all addresses.
+        """
+        from testcontainers.core.config import ConnectionMode
+
+        client = self._container.get_docker_client()
+        is_direct = client.get_connection_mode() is ConnectionMode.docker_host
+        return is_direct and client.host() in {"localhost", "127.0.0.1"} and _is_on_this_machine(_engine_address())
 
     def stop(self) -> None:
         """Remove the container and its volumes, by its name: it may be there although starting it failed."""

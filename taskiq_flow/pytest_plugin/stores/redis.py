@@ -53,8 +53,8 @@ class RedisServer(ServerKind):
         return f"Redis {info['redis_version']}"
 
     def container(self, password: str) -> tuple[dict[str, str], list[str], str]:
-        """Run without persistence, and without a password: images take one on the command line only."""
-        return {}, ["--save", "", "--appendonly", "no"], ""
+        """Run without persistence, and with a password, which images take on the command line only."""
+        return {}, ["--save", "", "--appendonly", "no", "--requirepass", password], password
 
     def launch(self, program: Path, data: Path, port: int, password: str) -> Launch:
         """Run with its whole configuration, the password included, read from standard input."""
