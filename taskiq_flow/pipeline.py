@@ -9,6 +9,7 @@ from taskiq import AsyncBroker, AsyncTaskiqTask
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq_pipelines.pipeliner import DumpedStep, DumpedSteps
 
+from taskiq_flow._text import shown
 from taskiq_flow.exceptions import InvalidKeyError
 from taskiq_flow.records.results import PIPELINE_ID
 from taskiq_flow.storage import rules
@@ -266,7 +267,7 @@ def run_id(steps: Steps) -> str:
 def _checked_id(pipeline_id: str) -> str:
     rules.checked_key(pipeline_id)
     if len(pipeline_id.encode()) > MAX_ID_BYTES:
-        raise InvalidKeyError(f"the pipeline id {pipeline_id[:80]!r}… is longer than {MAX_ID_BYTES} bytes in UTF-8")
+        raise InvalidKeyError(f"the pipeline id {shown(pipeline_id)} is longer than {MAX_ID_BYTES} bytes in UTF-8")
     if clash := next((sign for sign in ":*?[" if sign in pipeline_id), None):
         raise InvalidKeyError(
             f"the pipeline id {pipeline_id!r} contains {clash!r}: a pattern for this run's keys would match "

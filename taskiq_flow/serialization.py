@@ -20,6 +20,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
+from taskiq_flow._text import shortened, shown
 from taskiq_flow.exceptions import SerializationError
 
 __all__ = ["MAX_DEPTH", "dumps", "loads"]
@@ -67,7 +68,7 @@ def loads(text: str | bytes) -> Any:
     except RecursionError:
         raise SerializationError("the stored text is nested too deeply to be ours") from None
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-        raise SerializationError(f"the stored text is not one of ours: {_shortened(error)}") from None
+        raise SerializationError(f"the stored text is not one of ours: {shortened(str(error))}") from None
 
 
 class _Refused(Exception):  # noqa: N818 - carries a reason upwards, is never seen
@@ -122,7 +123,7 @@ def _encode_dict(items: dict[Any, Any], depth: int) -> dict[str, Any]:
         try:
             pairs.append((key if plain else _encode(key, depth), _encode(item, depth)))
         except _Refused as refused:
-            raise refused.under(f"[{_shortened(key)}]") from None
+            raise refused.under(f"[{shown(key)}]") from None
     return dict(pairs) if plain else _tagged("dict", [list(pair) for pair in pairs])
 
 
@@ -208,7 +209,7 @@ def _decode_object(tag: dict[str, Any]) -> Any:
         return tag
     name = tag[_TAG]
     if not isinstance(name, str) or name not in _READERS or not tag.keys() <= {_TAG, "value", "fold"}:
-        raise ValueError(f"unknown tag {_shortened(name)}")
+        raise ValueError(f"unknown tag {shown(name)}")
     return _READERS[name](tag)
 
 
@@ -247,8 +248,3 @@ def _why_not(value: Any) -> str:
 
 
 _STORABLE = _SCALARS | _CONTAINERS | _WRITERS.keys() | {int, str}
-
-
-def _shortened(thing: object, limit: int = 80) -> str:
-    text = str(thing) if isinstance(thing, Exception) else repr(thing)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

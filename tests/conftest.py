@@ -1,5 +1,6 @@
 """Running pytest inside pytest, the way a user runs it."""
 
+import os
 import signal
 
 # pytester makes Python forget what was imported during a test, and drivers do not survive being imported a second time.
@@ -46,6 +47,14 @@ PYTEST_ASYNCIO = """
 asyncio_mode = {mode}
 asyncio_default_fixture_loop_scope = function
 """
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting come from the environment that the tests run in, but for those of the kit itself."""
+    for name in os.environ:
+        if name.upper().startswith("TASKIQ_FLOW_") and not name.upper().startswith("TASKIQ_FLOW_TEST_"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -26,14 +26,7 @@ from taskiq_flow.storage import (
 )
 from taskiq_flow.storage.factory import StorageAdapterFactory
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    for name in os.environ:
-        if name.startswith("TASKIQ_FLOW_STORAGE"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 # --- names and signatures ---------------------------------------------------------------------------------------------

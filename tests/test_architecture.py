@@ -1,6 +1,7 @@
 """Arrows point one way (docs of the design: CONTRIBUTING), and what is imported costs only who needs it."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,29 @@ def test_arrows_point_one_way(module: Path) -> None:
             assert not name.startswith(ABOVE_STORAGE)
         if place(module) == "cache":
             assert not name.startswith(ABOVE_STORAGE)
+
+
+LAZY = [module for module in MODULES if "lazy_names(" in module.read_text() and module.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("module", LAZY, ids=lambda module: str(module.relative_to(PACKAGE).parent))
+def test_lazy_names_are_those_that_type_checkers_see(module: Path) -> None:
+    name = ".".join(module.relative_to(PACKAGE.parent).parent.parts)
+    package = importlib.import_module(name)
+    [block] = [
+        node
+        for node in ast.parse(module.read_text()).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    [call] = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Dict)]
+    lazy = {ast.literal_eval(key) for key in call.keys if key is not None}
+    seen = {alias.name for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert lazy <= seen
+    assert lazy <= set(package.__all__)
+    for each in package.__all__:
+        assert getattr(package, each).__class__, "it can be had"
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'Nonsense'"):
+        package.Nonsense  # noqa: B018 - the mistake is the point
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.inner import InnerRun
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {
     f"{page.stem.replace('-', '_')}_{number}": block
@@ -38,5 +40,9 @@ def test_script_runs(block: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if target.startswith(PROJECT):
+            assert (ROOT / target.removeprefix(PROJECT).partition("/main/")[2]).exists(), target
+        elif not target.startswith("http"):
+            assert page.name != "README.md", f"{target}: a package index shows the page without the project's files"
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"

@@ -1,18 +1,25 @@
 """The error tree: drawn once, caught by its own names and by Python's."""
 
+import ast
 import copy
+import importlib
 import inspect
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from taskiq.exceptions import TaskiqError
+from taskiq.exceptions import ResultGetError, TaskiqError
 
+import taskiq_flow
 from taskiq_flow import exceptions
 from taskiq_flow.exceptions import MissingDependencyError, StorageError, TaskiqFlowError
-from taskiq_flow.records import results
 
 PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "TaskiqFlowError": (TaskiqError,),
+    "StandInError": (TaskiqFlowError,),
+    "UnstorableResultError": (TaskiqFlowError,),
+    "ResultIsMissingError": (TaskiqFlowError, ResultGetError),
     "ConfigurationError": (TaskiqFlowError, ValueError),
     "MissingDependencyError": (exceptions.ConfigurationError, ImportError),
     "StorageError": (TaskiqFlowError,),
@@ -26,26 +33,38 @@ PARENTS: dict[str, tuple[type[BaseException], ...]] = {
 ERRORS = [getattr(exceptions, name) for name in exceptions.__all__]
 
 
-def test_every_error_is_public_and_has_its_parents() -> None:
+def test_errors_have_their_parents() -> None:
     assert PARENTS.keys() == set(exceptions.__all__)
     for name, parents in PARENTS.items():
         assert getattr(exceptions, name).__bases__ == parents
 
 
-def test_the_tree_in_the_docstring_is_the_real_one() -> None:
-    """Each error of the package stands under its parent, with Python's own beside it."""
+def errors_of_the_package() -> Iterator[type[BaseException]]:
+    """Yield every exception class that is defined in the package; what is not an error is not named like one."""
+    root = Path(taskiq_flow.__file__).parent
+    for file in root.rglob("*.py"):
+        names = [node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)]
+        if any(name.endswith("Error") and not name.startswith("_") for name in names):
+            module = importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
+            found = [getattr(module, name) for name in names if name.endswith("Error") and not name.startswith("_")]
+            yield from (each for each in found if issubclass(each, BaseException))
+
+
+def test_tree_in_the_docstring_is_that_of_the_package() -> None:
+    """Each error stands under its parent, with the other parents beside it."""
     drawing = inspect.getdoc(exceptions) or ""
-    own = [error for module in (exceptions, results) for _, error in inspect.getmembers(module, inspect.isclass)]
-    for error in {error for error in own if issubclass(error, TaskiqFlowError)}:
+    drawn = {line.lstrip(" │├└─").split(" ")[0] for line in drawing.splitlines() if "──" in line}
+    errors = {error.__name__: error for error in errors_of_the_package()}
+    assert errors.keys() == drawn
+    assert PARENTS.keys() <= drawn
+    for error in errors.values():
         (line,) = (line for line in drawing.splitlines() if line.lstrip(" │├└─").split(" ")[0] == error.__name__)
-        for parent in error.__bases__:
-            if not issubclass(parent, TaskiqError):
-                assert f"(also {parent.__name__})" in line
-            elif parent is not TaskiqError:
-                above = drawing[: drawing.index(line)].splitlines()
-                indent = line.index(error.__name__)
-                nearest = next(each for each in reversed(above) if 0 <= _name_at(each) < indent)
-                assert nearest[_name_at(nearest) :].split(" ")[0] == parent.__name__
+        above = drawing[: drawing.index(line)].splitlines()
+        nearest = next(each for each in reversed(above) if 0 <= _name_at(each) < line.index(error.__name__))
+        parent, *others = error.__bases__
+        assert nearest[_name_at(nearest) :].split(" ")[0].rpartition(".")[2] == parent.__name__
+        for other in others:
+            assert f"(also {other.__name__})" in line
 
 
 def _name_at(line: str) -> int:
@@ -54,7 +73,7 @@ def _name_at(line: str) -> int:
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_says_its_message(error: type[TaskiqFlowError]) -> None:
+def test_error_says_its_message(error: type[TaskiqFlowError]) -> None:
     raised = error("the message, with {braces} and %s")
     assert str(raised) == "the message, with {braces} and %s"
     assert raised.message == str(raised)
@@ -63,7 +82,7 @@ def test_an_error_says_its_message(error: type[TaskiqFlowError]) -> None:
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_an_error_survives_the_way_between_processes(error: type[TaskiqFlowError], duplicate: object) -> None:
+def test_error_survives_pickle_and_copy(error: type[TaskiqFlowError], duplicate: object) -> None:
     assert callable(duplicate)
     twin = duplicate(error("the message"))
     assert type(twin) is error
@@ -71,8 +90,20 @@ def test_an_error_survives_the_way_between_processes(error: type[TaskiqFlowError
     assert twin.message == "the message"
 
 
-def test_a_missing_package_says_how_to_install_it() -> None:
+def test_missing_package_says_how_to_install_it() -> None:
     error = MissingDependencyError.for_extra("RedisStorageAdapter", "redis", "redis")
     assert str(error) == (
         "RedisStorageAdapter needs the package 'redis', which is not installed: pip install \"taskiq-flow-kit[redis]\""
+    )
+
+
+def test_errors_stay_importable_from_where_they_were() -> None:
+    from taskiq_flow.records.errors import StandInError
+    from taskiq_flow.records.results import UnstorableResultError
+    from taskiq_flow.result_backend import ResultIsMissingError
+
+    assert (StandInError, UnstorableResultError, ResultIsMissingError) == (
+        exceptions.StandInError,
+        exceptions.UnstorableResultError,
+        exceptions.ResultIsMissingError,
     )

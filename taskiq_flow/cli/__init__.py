@@ -4,7 +4,7 @@ A module has ``add_parser(subparsers)``, which declares the subcommand and sets 
 parsed arguments and returns the exit status. It imports what it works with only then, so that ``--help`` and the other
 subcommands cost nothing and need no optional package. What it raises of this package's errors is shown without a
 traceback: a ``ConfigurationError`` with exit status 2, as for wrong arguments, any other with 1. A module whose name
-begins with an underscore is no subcommand.
+begins with an underscore is not a subcommand.
 """
 
 import argparse
@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status.
 
     :param arguments: those after the program's name; None for the process's own.
-    :raises SystemExit: the arguments are wrong, or ask for help.
+    :raises SystemExit: if the arguments are wrong, or ask for help or for the version.
     """
-    # What tasks leave behind may hold characters that the terminal has no form for.
+    # What tasks leave behind may hold characters that the terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TaskiqFlowError as error:
         print(f"taskiq-flow: {error}", file=sys.stderr)
         return _MISUSED if isinstance(error, ConfigurationError) else _FAILED
-    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     except KeyboardInterrupt:
@@ -48,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from taskiq_flow import __version__
+
     parser = argparse.ArgumentParser(
         prog="taskiq-flow", description="What taskiq's tasks and pipelines leave behind, and where storages differ."
     )
+    parser.add_argument("--version", action="version", version=f"taskiq-flow-kit {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for found in pkgutil.iter_modules(__path__):
         if not found.name.startswith("_"):

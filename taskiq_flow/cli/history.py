@@ -29,18 +29,18 @@ Show the results of tasks that StorageMiddleware keeps, the newest first.
 """
 _EPILOG = """\
 Without --url the storage is that of the environment: TASKIQ_FLOW_STORAGE_URL
-and the other TASKIQ_FLOW_ settings, of which --namespace and --table go first.
+and the other TASKIQ_FLOW_ settings; --namespace and --table take precedence.
 Times are shown in UTC. Where the terminal is narrow, a result has two lines.
 
-Entries that lie among the results and are none, because they are damaged or
-somebody else's, are named on standard error.
+Entries among the results that cannot be read, because they are damaged or
+another application's, are named on standard error.
 
 Exit status: 0, also where nothing was found; 1 if the storage failed; 2 if
 arguments or settings cannot be used.
 """
 _LAST = 20
 _WIDTH = 200
-"""Of the table, where the output is no terminal."""
+"""Of the table, where the output is not a terminal."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -83,8 +83,8 @@ def add_parser(subparsers: Any) -> None:
 def _show(chosen: argparse.Namespace) -> int:
     """Print what is found; return the exit status.
 
-    :raises ConfigurationError: no storage was named, or one that cannot be used.
-    :raises StorageError: the storage failed.
+    :raises ConfigurationError: if no storage was named, or one that cannot be used.
+    :raises StorageError: if the storage failed.
     """
     from taskiq_flow.cli._table import on_one_line, table
     from taskiq_flow.history import History
@@ -139,7 +139,7 @@ def _storage(chosen: argparse.Namespace) -> "BaseStorageAdapter":
 
 
 def _refuse_new_file(url: str) -> None:
-    """Refuse a file that is not there: SQLite would make one, and nobody would see the mistyped name."""
+    """Refuse a file that does not exist: SQLite would create it, and hide a mistyped name."""
     from sqlalchemy import make_url
 
     from taskiq_flow.exceptions import ConfigurationError
@@ -172,7 +172,7 @@ def _print_json(findings: "Findings") -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of results")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of results")
     return int(text)
 
 

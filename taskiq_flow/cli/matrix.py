@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 def _merge(chosen: argparse.Namespace) -> int:
     """Merge the reports and print or write them; return the exit status.
 
-    :raises MissingDependencyError: the plugin's own package, pytest, is not installed.
+    :raises MissingDependencyError: if the plugin's own package, pytest, is not installed.
     """
     try:
         from taskiq_flow.pytest_plugin.options import REPORT_FORMS

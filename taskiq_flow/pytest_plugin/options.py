@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import pytest
 
 from taskiq_flow.pytest_plugin.servers import SOURCES, ServerKind, ServerSettings
-from taskiq_flow.pytest_plugin.servers.urls import mask
 from taskiq_flow.pytest_plugin.stores import StorageKind, built_in
+from taskiq_flow.storage.urls import masked
 
 __all__ = ["GROUPS", "Settings", "Storages", "add_options", "read_settings"]
 
@@ -269,7 +269,7 @@ def _server_settings(
         try:
             kind.normalise(url)
         except ValueError as error:
-            raise pytest.UsageError(f"{url_origin}: {mask(url)} cannot be used: {error}") from None
+            raise pytest.UsageError(f"{url_origin}: {masked(url)} cannot be used: {error}") from None
     return settings
 
 

@@ -16,6 +16,7 @@ import pydantic_core
 from taskiq import TaskiqMessage, TaskiqResult
 
 from taskiq_flow import clock
+from taskiq_flow._text import shortened
 from taskiq_flow.exceptions import SerializationError, UnstorableResultError
 from taskiq_flow.records.errors import StoredError, data_or_repr, is_storable
 
@@ -137,8 +138,7 @@ class StoredOutcome:
         """
         text = f"the result of task {self._named} could not be stored: {reason}"
         if self.error is not None:
-            summary = self.error.summary
-            text += f"; the task had raised {summary[:_MAX_SUMMARY]}{'…' if len(summary) > _MAX_SUMMARY else ''}"
+            text += f"; the task had raised {shortened(self.error.summary, _MAX_SUMMARY)}"
         return dataclasses.replace(self._noted(_note(text)), labels={}, log=None)
 
     def to_taskiq(self) -> TaskiqResult[Any]:

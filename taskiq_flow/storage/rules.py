@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from taskiq_flow._text import shown
 from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, InvalidTTLError
 
 __all__ = [
@@ -36,11 +37,11 @@ def checked_key(key: str) -> str:
     :raises InvalidKeyError: it is no str, empty, no valid UTF-8, longer than 1,024 bytes, or contains a NUL.
     """
     if not isinstance(key, str):
-        raise InvalidKeyError(f"a storage key must be a str, not {type(key).__name__}: {_shown(key)}")
+        raise InvalidKeyError(f"a storage key must be a str, not {type(key).__name__}: {shown(key)}")
     # The text itself: str() of a subclass may be another (an enum that is a str gives its name).
     key = str.__str__(key)
     if complaint := _complaint(key, MAX_KEY_BYTES):
-        raise InvalidKeyError(f"the storage key {_shown(key)} {complaint}")
+        raise InvalidKeyError(f"the storage key {shown(key)} {complaint}")
     return key
 
 
@@ -52,7 +53,7 @@ def checked_namespace(namespace: str) -> str:
     if not isinstance(namespace, str):
         raise ConfigurationError(f"a storage namespace must be a str, not {type(namespace).__name__}: {namespace!r}")
     if complaint := _complaint(namespace, MAX_NAMESPACE_BYTES):
-        raise ConfigurationError(f"the storage namespace {_shown(namespace)} {complaint}")
+        raise ConfigurationError(f"the storage namespace {shown(namespace)} {complaint}")
     return namespace
 
 
@@ -62,9 +63,9 @@ def ttl_ms(ttl_seconds: float) -> int:
     :raises InvalidTTLError: it is no int or float (a bool is not one here), NaN, not above 0, or over 100 years.
     """
     if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)):
-        raise InvalidTTLError(f"ttl_seconds must be an int or float of seconds, not {_shown(ttl_seconds)}")
+        raise InvalidTTLError(f"ttl_seconds must be an int or float of seconds, not {shown(ttl_seconds)}")
     if not 0 < ttl_seconds <= MAX_TTL_SECONDS:  # NaN compares false
-        raise InvalidTTLError(f"ttl_seconds must be above 0 and at most 100 years, not {_shown(ttl_seconds)}")
+        raise InvalidTTLError(f"ttl_seconds must be above 0 and at most 100 years, not {shown(ttl_seconds)}")
     return max(1, round(ttl_seconds * 1000))
 
 
@@ -111,8 +112,3 @@ def _complaint(text: str, limit: int) -> str:
     except UnicodeEncodeError as error:
         return f"contains a lone surrogate at position {error.start} and has no UTF-8 form"
     return f"is {size:,} bytes long in UTF-8; at most {limit:,} are allowed" if size > limit else ""
-
-
-def _shown(thing: object) -> str:
-    shown = repr(thing)
-    return shown if len(shown) <= 80 else f"{shown[:79]}…"

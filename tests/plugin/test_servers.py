@@ -34,7 +34,6 @@ from taskiq_flow.pytest_plugin.servers import (
     stale,
 )
 from taskiq_flow.pytest_plugin.servers.model import SourceFailed, StartedServer
-from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
 from taskiq_flow.pytest_plugin.stores import built_in, server_kind
 from taskiq_flow.pytest_plugin.stores.sql import first_value
 
@@ -281,21 +280,6 @@ def test_a_wrong_password_is_not_in_the_message(runs: Runs, theirs: Theirs) -> N
     with pytest.raises(ServerUnavailable, match="password authentication failed") as refused:
         runs.pool("postgres", url=wrong).get("postgres")
     assert "hush" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://h:1/0", "redis://h:1/0"),
-        ("redis://:pa@ss@h:1/0", "redis://:***@h:1/0"),
-        ("postgresql://me:p%40ss@h/db?ssl=on&password=pass&x=1", "postgresql://me:***@h/db?ssl=on&password=***&x=1"),
-    ],
-)
-def test_secrets_of_a_url_are_not_shown(url: str, shown: str) -> None:
-    assert mask(url) == shown
-    assert scrub("refused: pa@ss, p@ss, p%40ss and pass", "x://me:p%40ss@h?password=pass") == (
-        "refused: pa@ss, ***, *** and ***"
-    )
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, folder: Path, *packages: str) -> None:

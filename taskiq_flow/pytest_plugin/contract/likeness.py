@@ -11,6 +11,7 @@ from datetime import datetime, time
 from decimal import Decimal
 from typing import Any
 
+from taskiq_flow import _text
 from taskiq_flow.storage.entry import StorageEntry
 
 __all__ = ["difference", "shown"]
@@ -39,12 +40,8 @@ def difference(actual: Any, expected: Any, path: str = "") -> str | None:
 
 
 def shown(thing: object, limit: int = 120) -> str:
-    """Return ``repr(thing)``, shortened; whatever it is."""
-    try:
-        text = repr(thing)
-    except Exception as error:  # noqa: BLE001 - an integer of 5,000 digits, a list that is too deep, another's own bug
-        return f"<{type(thing).__name__} whose repr raises {type(error).__name__}>"
-    return text if len(text) <= limit else f"{text[: limit - 20]} … ({len(text):,} characters)"
+    """Return the ``repr`` of anything, shortened to what a failure has room for."""
+    return _text.shown(thing, limit)
 
 
 def _alike(actual: Any, expected: Any) -> bool:

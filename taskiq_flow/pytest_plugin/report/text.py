@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from taskiq_flow._text import shortened
 from taskiq_flow.pytest_plugin.report.matrix import Matrix, Outcome
 
 __all__ = ["divergences", "markdown", "table"]
@@ -28,7 +29,7 @@ def divergences(matrix: Matrix) -> Iterator[str]:
         for name in backends:
             if name in (outcomes := matrix.tests[test]):
                 outcome = outcomes[name]
-                yield f"    {name:<10} {outcome.outcome:<8} {_shortened(outcome.reason)}".rstrip()
+                yield f"    {name:<10} {outcome.outcome:<8} {shortened(outcome.reason, _WIDEST)}".rstrip()
 
 
 def markdown(matrix: Matrix) -> str:
@@ -49,7 +50,7 @@ def markdown(matrix: Matrix) -> str:
 def _reasons(outcomes: dict[str, Outcome], backends: list[str]) -> str:
     """Return why a test did not pass, storage by storage."""
     told = {name: outcomes[name].reason for name in backends if name in outcomes}
-    return "<br>".join(f"{name}: {_code(_shortened(reason))}" for name, reason in told.items() if reason)
+    return "<br>".join(f"{name}: {_code(shortened(reason, _WIDEST))}" for name, reason in told.items() if reason)
 
 
 def _totals(matrix: Matrix, backend: str) -> list[str]:
@@ -70,7 +71,3 @@ def _code(text: str) -> str:
     """Return text that means itself within a table of Markdown."""
     shown = text.replace("`", "'").replace("|", "\\|")
     return f"`{shown}`" if shown else ""
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"

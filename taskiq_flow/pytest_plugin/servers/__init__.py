@@ -13,7 +13,6 @@ the address.
 ``supervisor``  the process that holds one server while the run lasts
 ``docker``      a server in a container; ``programs``: one that is a program of this machine or of a wheel
 ``stale``       what a run that was killed leaves behind, and how the next one finds and removes it
-``urls``        addresses in messages: never with their passwords
 ==============  ==================================================================================================
 
 Importing this package loads no driver, no Docker client and nothing else that costs time: every pytest pays for it.

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from taskiq_flow._text import one_line
+
 from .kinds import ServerKind
-from .model import Ready, ServerSettings, SourceFailed, one_line
+from .model import Ready, ServerSettings, SourceFailed
 
 __all__ = ["LABEL", "ContainerServer", "container_name", "find_image", "remove_container", "sweep_containers"]
 

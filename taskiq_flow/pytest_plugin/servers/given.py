@@ -3,8 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
-from .model import Server, ServerSettings, SourceFailed, one_line
-from .urls import mask, scrub
+from taskiq_flow._text import one_line
+from taskiq_flow.storage.urls import masked, scrubbed
+
+from .model import Server, ServerSettings, SourceFailed
 
 __all__ = ["given_server", "import_driver"]
 
@@ -24,9 +26,9 @@ def given_server(settings: ServerSettings) -> Server:
         with ThreadPoolExecutor(1) as thread:
             version = thread.submit(kind.probe, url, min(settings.start_timeout, _PROBE_TIMEOUT)).result()
     except Exception as error:  # noqa: BLE001 - each driver has its own, and URLs can be wrong in many ways
-        place = f"{settings.url_origin or 'the URL'} {mask(given)}"
-        raise SourceFailed(f"{place} cannot be used: {scrub(one_line(error), given)}") from None
-    return Server(kind.name, url, "url", settings.url_origin or mask(given), version)
+        place = f"{settings.url_origin or 'the URL'} {masked(given)}"
+        raise SourceFailed(f"{place} cannot be used: {scrubbed(one_line(error), given)}") from None
+    return Server(kind.name, url, "url", settings.url_origin or masked(given), version)
 
 
 def import_driver(name: str) -> None:

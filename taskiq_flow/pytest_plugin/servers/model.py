@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
 
+from taskiq_flow.storage.urls import masked
+
 from .kinds import ServerKind
-from .urls import mask
 
 __all__ = [
     "SOURCES",
@@ -16,7 +17,6 @@ __all__ = [
     "ServerUnavailable",
     "SourceFailed",
     "StartedServer",
-    "one_line",
     "require_posix",
 ]
 
@@ -57,11 +57,6 @@ class StartedServer(Protocol):
 
 Ready: TypeAlias = Callable[[str, StartedServer], str]
 """Waits until the server answers at this URL and returns its version; raises SourceFailed where it does not."""
-
-
-def one_line(error: object) -> str:
-    """Return an error's message in one line of moderate length, its class where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
 
 
 def require_posix() -> None:
@@ -110,7 +105,7 @@ class ServerSettings:
         return cls(**{**fields, "kind": kind, "sources": tuple(fields["sources"])})
 
     def __repr__(self) -> str:
-        url = mask(self.url) if self.url else None
+        url = masked(self.url) if self.url else None
         return f"ServerSettings(kind={self.kind.name!r}, url={url!r}, image={self.image!r}, sources={self.sources!r})"
 
 
@@ -131,7 +126,7 @@ class Server:
 
     def __repr__(self) -> str:
         return (
-            f"Server(kind={self.kind!r}, url={mask(self.url)!r}, source={self.source!r}, "
+            f"Server(kind={self.kind!r}, url={masked(self.url)!r}, source={self.source!r}, "
             f"detail={self.detail!r}, version={self.version!r})"
         )
 

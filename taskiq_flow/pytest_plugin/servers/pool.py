@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from taskiq_flow.storage.urls import masked
+
 from . import docker, programs
 from .kinds import ServerKind
 from .model import Server, ServerSettings, ServerUnavailable, SourceFailed, require_posix
-from .urls import mask
 
 __all__ = ["ServerPool"]
 
@@ -57,7 +58,7 @@ class ServerPool:
         """
         settings = self._settings_of(kind)
         if settings.is_given:
-            return f"url {mask(settings.url or '')}"
+            return f"url {masked(settings.url or '')}"
         description = settings.kind
         reasons = [] if settings.sources else ["no source is allowed"]
         if missing := missing_package(description):

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from taskiq_flow._text import one_line
+from taskiq_flow.storage.urls import scrubbed
+
 from . import docker, programs, stale
 from .given import import_driver
-from .model import Server, ServerSettings, SourceFailed, StartedServer, one_line, require_posix
-from .urls import scrub
+from .model import Server, ServerSettings, SourceFailed, StartedServer, require_posix
 
 if TYPE_CHECKING:
     from pwd import struct_passwd
@@ -197,7 +199,7 @@ class _Supervisor:
                 if not reason and time.monotonic() > deadline:
                     reason = f"not ready within {self._settings.start_timeout:g} s: {one_line(error)}"
                 if reason:
-                    raise SourceFailed(scrub(f"{reason}; its last words: {server.last_words()}", url)) from None
+                    raise SourceFailed(scrubbed(f"{reason}; its last words: {server.last_words()}", url)) from None
             time.sleep(_READY_POLL)
 
     def _file(self, suffix: str) -> Path:

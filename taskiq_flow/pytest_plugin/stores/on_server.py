@@ -60,15 +60,16 @@ class ServerStorage(StorageKind):
         """Remove what the run left on a server that outlives it."""
         if not self._note.exists():
             return ""
-        from taskiq_flow.pytest_plugin.servers.model import one_line
-        from taskiq_flow.pytest_plugin.servers.urls import mask, scrub
+        from taskiq_flow._text import one_line
+        from taskiq_flow.storage.urls import masked, scrubbed
 
         url = self.process.server(self.name).url
         try:
             self._enter(url, is_given=False).finish()
         except Exception as error:  # noqa: BLE001 - each driver has its own for a server that died, or hangs
-            reason = scrub(one_line(error), url)
-            return f"{self.name} at {mask(url)} could not be cleaned: {reason}; the next run there removes what is left"
+            reason = scrubbed(one_line(error), url)
+            place = f"{self.name} at {masked(url)}"
+            return f"{place} could not be cleaned: {reason}; the next run there removes what is left"
         return ""
 
     @property
