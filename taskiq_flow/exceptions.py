@@ -20,11 +20,16 @@
     AssertionError
     └── StuckTasksError                                       of the pytest plugin: tasks of a test never end
 
+A ``StorageError`` says in ``failure`` what to do about it, see :class:`taskiq_flow.storage.failures.Failure`.
 Errors of drivers (redis-py, SQLAlchemy, sqlite3, asyncpg) never reach a caller raw; the one that caused an error
 of ours is its ``__cause__``.
 """
 
+from typing import ClassVar
+
 from taskiq.exceptions import ResultGetError, TaskiqError
+
+from taskiq_flow.storage.failures import Failure
 
 __all__ = [
     "ConfigurationError",
@@ -99,10 +104,22 @@ class MissingDependencyError(ConfigurationError, ImportError):
 
 
 class StorageError(TaskiqFlowError):
-    """Root of what a storage adapter raises."""
+    """Root of what a storage adapter raises.
 
-    def __init__(self, message: str) -> None:
+    :param failure: what kind of failure it is; by default that of the class.
+    """
+
+    _failure: ClassVar[Failure] = Failure.REFUSED
+
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
         super().__init__(message)
+        if failure is not None:
+            self.__dict__["_failure"] = failure  # not a field of taskiq's errors, which would show it
+
+    @property
+    def failure(self) -> Failure:
+        """What kind of failure it is, and so what to do about it."""
+        return self._failure
 
 
 class InvalidKeyError(StorageError, ValueError):
@@ -122,22 +139,26 @@ class InvalidTTLError(StorageError, ValueError):
 class SerializationError(StorageError, TypeError):
     """A value cannot be stored without loss, or what is stored under a key is damaged or foreign."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    _failure = Failure.UNSTORABLE
+
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
+        super().__init__(message, failure)
 
 
 class StorageConnectionError(StorageError, ConnectionError):
     """The server cannot be reached, closed the connection, or did not answer within the time-out."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    _failure = Failure.LOST
+
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
+        super().__init__(message, failure)
 
 
 class StorageBackendError(StorageError):
-    """The server was reached and refused the operation: full, read-only, no permission, and the like."""
+    """The server was reached and refused the operation: full, no permission, a value that is too large …"""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
+        super().__init__(message, failure)
 
 
 class UnsupportedOperationError(StorageError, NotImplementedError):

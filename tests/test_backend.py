@@ -43,7 +43,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 @pytest.mark.parametrize("doing", CALLS)
-async def test_the_call_that_failed_is_named(doing: str) -> None:
+async def test_error_names_the_call_that_failed(doing: str) -> None:
     async with RedisStorageAdapter("redis://:s3cret@127.0.0.1:1") as adapter:
         with pytest.raises(StorageConnectionError) as raised:
             await CALLS[doing](adapter)
@@ -53,10 +53,10 @@ async def test_the_call_that_failed_is_named(doing: str) -> None:
     assert all(cause.__traceback__ is None for cause in causes), "their frames hold the password"
 
 
-PLACE = "Redis at the application's"
+SERVER = "Redis at the application's"
 
 
-class SlowToObey:
+class SlowToEnd:
     """A client of Redis whose calls take their time to end when they are cancelled."""
 
     async def get(self, _name: str) -> Any:
@@ -66,8 +66,8 @@ class SlowToObey:
             await anyio.sleep_forever()  # until the time is up
 
 
-async def test_who_was_cancelled_before_the_time_was_up_is_told_so() -> None:
-    client: Any = SlowToObey()
+async def test_cancellation_before_the_time_out_is_not_hidden_by_it() -> None:
+    client: Any = SlowToEnd()
     call = asyncio.ensure_future(RedisStorageAdapter(client=client, operation_timeout=0.05).get("key"))
     await asyncio.sleep(0)  # until it waits
     call.cancel()
@@ -96,12 +96,12 @@ class Failing:
         (ConnectionResetError(), "ConnectionResetError"),
     ],
 )
-async def test_what_happened_is_told(error: Exception | None, told: str) -> None:
+async def test_error_tells_what_happened(error: Exception | None, told: str) -> None:
     client: Any = Failing(error)
     adapter = RedisStorageAdapter(client=client, address="the application's", operation_timeout=0.05)
     with pytest.raises(StorageConnectionError) as raised:
         await adapter.get("key")
-    assert str(raised.value) == f"{PLACE}: get('key') failed: {told}"
+    assert str(raised.value) == f"{SERVER}: get('key') failed: {told}"
 
 
 def writelines() -> None:
@@ -120,13 +120,13 @@ NOT_OURS = "the entry under get('key') is not one of ours"
 @pytest.mark.parametrize(
     ("client", "kind", "told"),
     [
-        (Losing(), StorageConnectionError, f"{PLACE}: get('key') failed: the connection was lost"),
+        (Losing(), StorageConnectionError, f"{SERVER}: get('key') failed: the connection was lost"),
         (
             Failing(MasterNotFoundError("No master found for 'm' : Redis<password=s3cret> : no answer")),
             StorageConnectionError,
-            f"{PLACE}: get('key') failed: No master found for 'm'",
+            f"{SERVER}: get('key') failed: No master found for 'm'",
         ),
-        (Failing(ResponseError("OOM, full")), StorageBackendError, f"{PLACE} refused get('key'): OOM, full"),
+        (Failing(ResponseError("OOM, full")), StorageBackendError, f"{SERVER} refused get('key'): OOM, full"),
         (Failing(ResponseError("WRONGTYPE, a set")), SerializationError, f"{NOT_OURS}: WRONGTYPE, a set"),
         (
             Failing(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")),
@@ -135,7 +135,7 @@ NOT_OURS = "the entry under get('key') is not one of ours"
         ),
     ],
 )
-async def test_what_redis_says_is_told(client: Any, kind: type[Exception], told: str) -> None:
+async def test_error_of_redis_is_translated(client: Any, kind: type[Exception], told: str) -> None:
     with pytest.raises(kind) as raised:
         await RedisStorageAdapter(client=client, address="the application's").get("key")
     assert type(raised.value) is kind
@@ -143,7 +143,7 @@ async def test_what_redis_says_is_told(client: Any, kind: type[Exception], told:
 
 
 @pytest.mark.parametrize("error", [TypeError("a bug"), AttributeError("a bug"), ZeroDivisionError("a bug")])
-async def test_other_errors_are_left_as_they_are(error: Exception) -> None:
+async def test_other_errors_are_not_translated(error: Exception) -> None:
     client: Any = Failing(error)
     with pytest.raises(type(error), match="a bug"):
         await RedisStorageAdapter(client=client).get("key")
@@ -165,7 +165,7 @@ async def test_other_errors_are_left_as_they_are(error: Exception) -> None:
         (lambda adapter: adapter.compare_and_set("key", 1, [1j]), "the value for key 'key', at value[0]"),
     ],
 )
-async def test_what_cannot_be_stored_is_named(call: Call, told: str) -> None:
+async def test_value_that_cannot_be_stored_is_named(call: Call, told: str) -> None:
     with pytest.raises(SerializationError) as raised:
         await call(InMemoryStorageAdapter())
     assert str(raised.value).startswith(f"{told}: an object of type complex cannot be stored without loss")
@@ -178,13 +178,13 @@ async def test_metadata_must_be_a_dict() -> None:
     assert str(raised.value) == "the metadata of key 'key' must be a dict, not ['by', 'me']"
 
 
-async def test_patterns_that_no_legal_key_can_match(storage_adapter: BaseStorageAdapter) -> None:
+async def test_pattern_that_no_legal_key_matches_finds_nothing(storage_adapter: BaseStorageAdapter) -> None:
     await storage_adapter.set("key", 1)
     for pattern in ("\0*", "k\0*", "\ud800*", "k" * 1025, "é" * 513 + "*"):
         assert await storage_adapter.keys(pattern) == []
 
 
-async def test_a_pattern_must_be_a_str() -> None:
+async def test_pattern_must_be_a_str() -> None:
     with pytest.raises(TypeError) as raised:
         await InMemoryStorageAdapter().keys(5)  # type: ignore[arg-type]
     assert str(raised.value) == "a key pattern must be a str, not int: 5"
@@ -206,7 +206,7 @@ NO_JSON = "the stored text is not one of ours: Expecting value: line 1 column 1 
         ({"expires_at": 10**17}, "its times are out of range"),
     ],
 )
-async def test_what_is_damaged_is_named(damaged: dict[str, Any], why: str) -> None:
+async def test_damaged_entry_is_named(damaged: dict[str, Any], why: str) -> None:
     store = InMemoryStore()
     store.records["shop"]["key"] = SOUND._replace(**damaged)
     adapter = InMemoryStorageAdapter(namespace="shop", store=store)
@@ -218,7 +218,7 @@ async def test_what_is_damaged_is_named(damaged: dict[str, Any], why: str) -> No
 # --- what others do meanwhile -----------------------------------------------------------------------------------------
 
 
-async def test_a_write_between_the_look_and_the_exchange_is_not_lost() -> None:
+async def test_write_between_look_and_exchange_is_not_lost() -> None:
     """Another thread's adapter on the same store."""
 
     class Overtaken(InMemoryStorageAdapter):
@@ -236,6 +236,6 @@ async def test_a_write_between_the_look_and_the_exchange_is_not_lost() -> None:
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_default_time_to_live_can_be_asked_for() -> None:
+def test_default_ttl_can_be_read() -> None:
     assert InMemoryStorageAdapter(7.5).ttl_seconds == 7.5
     assert InMemoryStorageAdapter().ttl_seconds is None

@@ -31,14 +31,14 @@ NEW_YEAR = datetime(2030, 1, 1, tzinfo=timezone.utc)
         ),
     ],
 )
-async def test_what_six_methods_cannot_do(call: Callable[[BaseStorageAdapter], Any], told: str) -> None:
+async def test_six_methods_alone_refuse_the_rest(call: Callable[[BaseStorageAdapter], Any], told: str) -> None:
     async with SixMethods(clock.now_ms, {}) as adapter:
         with pytest.raises(UnsupportedOperationError) as raised:
             await call(adapter)
     assert str(raised.value).startswith(f"SixMethods {told}")
 
 
-def test_an_entry_knows_how_long_it_has_left() -> None:
+def test_entry_tells_its_remaining_ttl() -> None:
     with clock.freeze(NEW_YEAR) as frozen:
         entry = StorageEntry("key", 1, expires_at=NEW_YEAR + timedelta(seconds=90, milliseconds=1))
         assert entry.created_at == NEW_YEAR
@@ -51,7 +51,7 @@ def test_an_entry_knows_how_long_it_has_left() -> None:
         assert (entry.remaining_ttl(), entry.is_expired()) == (0, True)
 
 
-def test_an_entry_without_an_end_never_ends() -> None:
+def test_entry_without_expiry_never_expires() -> None:
     entry = StorageEntry("key", 1)
     with clock.freeze("9999-12-31T00:00:00Z"):
         assert (entry.remaining_ttl(), entry.is_expired()) == (None, False)

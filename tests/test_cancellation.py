@@ -1,4 +1,4 @@
-"""Work that its caller may interrupt in some parts only: nothing is torn to pieces, and nobody complains."""
+"""Work that its caller may interrupt in some parts only: nothing is left half done, and no error goes unretrieved."""
 
 import asyncio
 import gc
@@ -63,13 +63,13 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return find
 
 
-async def test_what_the_work_returns() -> None:
+async def test_in_own_task_returns_what_the_work_returns() -> None:
     call = Call()
     call.may("open", "work", "close")
     assert await in_own_task(call, 5) == "done"
 
 
-async def test_what_the_work_raises() -> None:
+async def test_in_own_task_raises_what_the_work_raises() -> None:
     call = Call()
     call.error = OSError("disk full")
     call.may("open", "work", "close")
@@ -96,7 +96,7 @@ async def cancelled_in(call: Call, part: str) -> "asyncio.Task[str]":
         ("close", ["open", "work", "close"], []),
     ],
 )
-async def test_only_the_part_that_may_be_interrupted_is(
+async def test_cancellation_interrupts_only_the_interruptible_part(
     part: str, told: list[str], cancelled: list[str], complaints: Callable[[], list[str]]
 ) -> None:
     call = Call()
@@ -112,7 +112,7 @@ async def test_only_the_part_that_may_be_interrupted_is(
     assert complaints() == []
 
 
-async def test_an_error_that_nobody_waits_for_any_more_is_no_complaint(complaints: Callable[[], list[str]]) -> None:
+async def test_error_without_a_waiting_caller_is_not_reported(complaints: Callable[[], list[str]]) -> None:
     call = Call()
     call.error = OSError("disk full")
     waiting = await cancelled_in(call, "open")
@@ -133,7 +133,7 @@ async def again_and_again(work: Awaitable[str]) -> None:
 
 
 @pytest.mark.parametrize(("part", "cancelled"), [("open", []), ("work", ["work"]), ("close", [])])
-async def test_who_is_cancelled_again_and_again_interrupts_once(part: str, cancelled: list[str]) -> None:
+async def test_repeated_cancellation_interrupts_once(part: str, cancelled: list[str]) -> None:
     call = Call()
     call.may(*PARTS[: PARTS.index(part)])
     await again_and_again(in_own_task(call, 5))
@@ -144,7 +144,7 @@ async def test_who_is_cancelled_again_and_again_interrupts_once(part: str, cance
     call.may("close")
 
 
-async def test_work_that_does_not_even_begin_is_cancelled_in_the_end() -> None:
+async def test_work_that_does_not_begin_is_cancelled_after_the_grace() -> None:
     call = Call()
     waiting = asyncio.ensure_future(in_own_task(call, 0.01))
     await call.reached("open")
@@ -154,21 +154,21 @@ async def test_work_that_does_not_even_begin_is_cancelled_in_the_end() -> None:
     assert (call.told, call.cancelled) == (["open"], ["open"])
 
 
-async def test_patience_is_for_the_beginning_only() -> None:
+async def test_cancel_grace_is_for_the_beginning_only() -> None:
     call = Call()
     call.may("open")
     waiting = asyncio.ensure_future(in_own_task(call, 0.01))
     await call.reached("work")
     waiting.cancel()
     await call.reached("close")
-    await asyncio.sleep(0.02)  # more than the patience
+    await asyncio.sleep(0.02)  # longer than the grace
     call.may("close")
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert call.cancelled == ["work"]
 
 
-async def test_patience_ends_with_the_beginning() -> None:
+async def test_cancel_grace_ends_with_the_beginning() -> None:
     call = Call()
     waiting = asyncio.ensure_future(in_own_task(call, 0.01))
     await call.reached("open")
@@ -176,14 +176,14 @@ async def test_patience_ends_with_the_beginning() -> None:
     await asyncio.sleep(0)
     call.may("open")
     await call.reached("close")
-    await asyncio.sleep(0.02)  # more than the patience
+    await asyncio.sleep(0.02)  # longer than the grace
     call.may("close")
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert call.cancelled == []
 
 
-async def test_there_may_be_several_parts() -> None:
+async def test_several_parts_can_be_interruptible() -> None:
     told: list[int] = []
 
     async def work(caller: Caller, pauses: int) -> None:

@@ -36,7 +36,7 @@ async def test_client_that_was_handed_in_stays_open(
 
 
 @pytest.mark.storage_backends("redis")
-async def test_client_that_decodes_will_do(storage_backend: StorageBackend, storage_config: TaskiqFlowConfig) -> None:
+async def test_client_that_decodes_works(storage_backend: StorageBackend, storage_config: TaskiqFlowConfig) -> None:
     async with Redis.from_url(storage_backend.url, decode_responses=True) as client:
         adapter = RedisStorageAdapter(client=client, namespace=storage_config.storage_namespace)
         await adapter.set("schlüssel", "wert", ttl_seconds=60)

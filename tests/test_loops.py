@@ -65,17 +65,17 @@ def get_on(loop: asyncio.AbstractEventLoop, per_loop: PerLoop[Resource]) -> Reso
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-async def test_all_tasks_of_a_loop_share_one(per_loop: PerLoop[Resource]) -> None:
+async def test_tasks_of_a_loop_share_a_resource(per_loop: PerLoop[Resource]) -> None:
     found = await asyncio.gather(*[per_loop.get() for _ in range(50)])
     assert len(set(found)) == 1
 
 
-def test_each_loop_has_its_own(per_loop: PerLoop[Resource]) -> None:
+def test_each_loop_has_its_own_resource(per_loop: PerLoop[Resource]) -> None:
     found = [asyncio.run(per_loop.get()) for _ in range(50)]
     assert len(set(found)) == 50
 
 
-async def test_the_resources_of_all_loops(per_loop: PerLoop[Resource]) -> None:
+async def test_resources_lists_those_of_all_loops(per_loop: PerLoop[Resource]) -> None:
     with loop_in_a_thread() as loop:
         assert per_loop.resources() == []
         held = [await per_loop.get(), get_on(loop, per_loop)]
@@ -84,7 +84,7 @@ async def test_the_resources_of_all_loops(per_loop: PerLoop[Resource]) -> None:
     assert per_loop.resources() == []
 
 
-async def test_nothing_is_kept_where_making_fails() -> None:
+async def test_failed_make_keeps_nothing() -> None:
     failures = iter([OSError("no more files")])
 
     def make() -> str:
@@ -104,13 +104,13 @@ async def test_nothing_is_kept_where_making_fails() -> None:
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_of_a_loop_closes_its_own(per_loop: PerLoop[Resource]) -> None:
+def test_loop_closes_its_resource_when_it_ends(per_loop: PerLoop[Resource]) -> None:
     for _ in range(3):
         assert asyncio.run(per_loop.get()).is_closed_at_home
     assert not per_loop._held
 
 
-async def test_closing_twice_is_fine_and_use_makes_another(per_loop: PerLoop[Resource]) -> None:
+async def test_get_after_aclose_makes_another(per_loop: PerLoop[Resource]) -> None:
     first = await per_loop.get()
     await asyncio.gather(per_loop.aclose(), per_loop.aclose())
     await per_loop.aclose()
@@ -120,7 +120,7 @@ async def test_closing_twice_is_fine_and_use_makes_another(per_loop: PerLoop[Res
     assert not second.closed_on
 
 
-async def test_what_nobody_refers_to_any_more_is_closed() -> None:
+async def test_dropped_owner_closes_its_resources() -> None:
     per_loop = PerLoop(Resource, Resource.close)
     resource = await per_loop.get()
     del per_loop
@@ -131,7 +131,9 @@ async def test_what_nobody_refers_to_any_more_is_closed() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_owner_dropped_shortly_before_the_loop_ends_closes_its_resources(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """The end of ``asyncio.run`` cancels every task: the one that closes what was dropped as well."""
     made: list[Resource] = []
     closed: list[Resource] = []
@@ -152,7 +154,7 @@ def test_what_is_dropped_shortly_before_the_end_is_closed_too(turns: int, caplog
     assert caplog.messages == [], "nobody complains"
 
 
-async def test_closing_reaches_the_loops_of_other_threads(per_loop: PerLoop[Resource]) -> None:
+async def test_aclose_reaches_loops_of_other_threads(per_loop: PerLoop[Resource]) -> None:
     with loop_in_a_thread() as loop:
         here, there = await per_loop.get(), get_on(loop, per_loop)
         await per_loop.aclose()
@@ -162,7 +164,7 @@ async def test_closing_reaches_the_loops_of_other_threads(per_loop: PerLoop[Reso
 
 
 @pytest.mark.parametrize("stays", [{}, {"stays": True}])
-async def test_who_asks_while_it_is_being_closed(stays: dict[str, bool]) -> None:
+async def test_get_while_closing(stays: dict[str, bool]) -> None:
     asked: list[Resource] = []
 
     async def close(_resource: Resource) -> None:
@@ -179,7 +181,7 @@ async def test_who_asks_while_it_is_being_closed(stays: dict[str, bool]) -> None
     assert await closing.get() not in [first, *asked]
 
 
-async def test_what_stays_is_gone_where_closing_fails() -> None:
+async def test_resource_is_forgotten_where_closing_fails() -> None:
     async def close(_resource: Resource) -> None:
         raise OSError("already gone")
 
@@ -190,13 +192,13 @@ async def test_what_stays_is_gone_where_closing_fails() -> None:
     assert per_loop.resources() == []
 
 
-def test_where_there_is_nothing_to_close_no_event_loop_is_needed(per_loop: PerLoop[Resource]) -> None:
+def test_close_from_outside_without_resources_needs_no_loop(per_loop: PerLoop[Resource]) -> None:
     """A test under trio may end what it has not used."""
     with pytest.raises(StopIteration):
         per_loop.aclose().send(None)
 
 
-def test_closing_leaves_a_loop_that_does_not_run_to_its_end(per_loop: PerLoop[Resource]) -> None:
+def test_aclose_leaves_a_loop_that_does_not_run(per_loop: PerLoop[Resource]) -> None:
     loop = asyncio.new_event_loop()
     resource = loop.run_until_complete(per_loop.get())
     asyncio.run(per_loop.aclose())
@@ -206,7 +208,7 @@ def test_closing_leaves_a_loop_that_does_not_run_to_its_end(per_loop: PerLoop[Re
     loop.close()
 
 
-def test_closing_from_outside(per_loop: PerLoop[Resource]) -> None:
+def test_close_from_outside_closes_on_the_loop(per_loop: PerLoop[Resource]) -> None:
     idle = asyncio.new_event_loop()
     with loop_in_a_thread() as busy:
         resources = [idle.run_until_complete(per_loop.get()), get_on(busy, per_loop)]
@@ -216,7 +218,7 @@ def test_closing_from_outside(per_loop: PerLoop[Resource]) -> None:
     idle.close()
 
 
-def test_closing_from_outside_does_not_wait_for_ever() -> None:
+def test_close_from_outside_has_a_timeout() -> None:
     may_end = threading.Event()
 
     async def close(_resource: Resource) -> None:
@@ -233,7 +235,7 @@ def test_closing_from_outside_does_not_wait_for_ever() -> None:
             may_end.set()
 
 
-def test_closing_from_outside_while_the_loop_of_another_thread_ends(per_loop: PerLoop[Resource]) -> None:
+def test_close_from_outside_while_another_loop_ends(per_loop: PerLoop[Resource]) -> None:
     opened, asked = threading.Event(), threading.Event()
     found: list[Resource] = []
 
@@ -259,7 +261,7 @@ def test_closing_from_outside_while_the_loop_of_another_thread_ends(per_loop: Pe
     assert found[0].is_closed_at_home
 
 
-def test_a_loop_that_was_closed_does_not_keep_others_open(per_loop: PerLoop[Resource]) -> None:
+def test_closed_loop_does_not_keep_others_open(per_loop: PerLoop[Resource]) -> None:
     gone, idle = asyncio.new_event_loop(), asyncio.new_event_loop()
     gone.run_until_complete(per_loop.get())
     resource = idle.run_until_complete(per_loop.get())
@@ -269,14 +271,14 @@ def test_a_loop_that_was_closed_does_not_keep_others_open(per_loop: PerLoop[Reso
     idle.close()
 
 
-async def test_two_that_close_at_once_close_each_loop_once(per_loop: PerLoop[Resource]) -> None:
+async def test_two_acloses_at_once_close_each_resource_once(per_loop: PerLoop[Resource]) -> None:
     with loop_in_a_thread() as loop:
         resources = [await per_loop.get(), get_on(loop, per_loop)]
         await asyncio.gather(*[per_loop.aclose() for _ in range(3)])
     assert all(resource.is_closed_at_home for resource in resources)
 
 
-def test_a_loop_that_was_closed_without_more_ado_is_forgotten(per_loop: PerLoop[Resource]) -> None:
+def test_loop_closed_without_shutdown_is_forgotten(per_loop: PerLoop[Resource]) -> None:
     loop = asyncio.new_event_loop()
     resource = loop.run_until_complete(per_loop.get())
     loop.close()
@@ -286,7 +288,7 @@ def test_a_loop_that_was_closed_without_more_ado_is_forgotten(per_loop: PerLoop[
     assert asyncio.run(per_loop.get()) is not resource
 
 
-async def test_closing_while_the_loop_of_another_thread_ends(per_loop: PerLoop[Resource]) -> None:
+async def test_aclose_while_another_loop_ends(per_loop: PerLoop[Resource]) -> None:
     """The other loop is busy when it is asked to close its resource, and then comes to its end."""
     opened, may_end = threading.Event(), threading.Event()
     found: list[Resource] = []
@@ -366,13 +368,13 @@ def run_process() -> None:
 
 
 @pytest.mark.storage_backends("sqlite", "redis", "postgres")
-def test_nobody_has_to_close_an_adapter(storage_config: TaskiqFlowConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_needs_no_aclose(storage_config: TaskiqFlowConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("storage_url", "storage_namespace", "storage_table"):
         monkeypatch.setenv(f"TASKIQ_FLOW_{name.upper()}", getattr(storage_config, name))
     run_process()
 
 
-def test_nobody_has_to_close_an_adapter_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_in_threads_needs_no_aclose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKIQ_FLOW_STORAGE_URL", f"sqlite+pysqlite:///{tmp_path}/storage.db")
     monkeypatch.setenv("TASKIQ_FLOW_STORAGE_ASYNC_MODE", "false")
     run_process()

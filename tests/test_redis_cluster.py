@@ -42,7 +42,7 @@ def make_adapter(nodes: Nodes) -> MakeAdapter:
     return make
 
 
-async def test_calls_that_are_first_together_go_to_the_right_nodes(nodes: Nodes, make_adapter: MakeAdapter) -> None:
+async def test_first_calls_at_once_go_to_the_right_nodes(nodes: Nodes, make_adapter: MakeAdapter) -> None:
     for node in nodes:
         node.execute_command("CONFIG RESETSTAT")
     async with make_adapter() as adapter:
@@ -57,9 +57,7 @@ async def test_more_calls_than_connections_wait(make_adapter: MakeAdapter) -> No
         assert await asyncio.gather(*(adapter.get(f"key {number}") for number in range(30))) == [*range(30)]
 
 
-async def test_an_exchange_whose_answer_is_lost_is_not_said_to_have_failed(
-    make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_exchange_whose_answer_is_lost_raises(make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     execute: Callable[..., Awaitable[Any]] = ClusterNode.execute_command
 
     lost = []
@@ -81,7 +79,7 @@ async def test_an_exchange_whose_answer_is_lost_is_not_said_to_have_failed(
         assert await adapter.compare_and_set("key", 1, 2), "the next call works"
 
 
-async def test_cleanup_leaves_an_entry_that_is_stored_anew_meanwhile(
+async def test_cleanup_leaves_an_entry_that_another_writer_stores_anew(
     make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = RedisCluster.getrange
@@ -99,7 +97,7 @@ async def test_cleanup_leaves_an_entry_that_is_stored_anew_meanwhile(
             assert await adapter.get("key") == "new"
 
 
-def test_an_adapter_that_the_end_of_a_loop_interrupts_leaves_nothing_open(make_adapter: MakeAdapter) -> None:
+def test_adapter_interrupted_by_the_end_of_its_loop_leaves_nothing_open(make_adapter: MakeAdapter) -> None:
     async def use_and_drop() -> None:
         adapter = make_adapter()
         await asyncio.gather(*(adapter.set(f"key {number}", number) for number in range(5)))
@@ -110,7 +108,7 @@ def test_an_adapter_that_the_end_of_a_loop_interrupts_leaves_nothing_open(make_a
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, 16])
-def test_closing_that_is_cancelled_can_be_done_again(make_adapter: MakeAdapter, steps: int) -> None:
+def test_cancelled_aclose_can_be_repeated(make_adapter: MakeAdapter, steps: int) -> None:
     async def scenario() -> None:
         adapter = make_adapter()
         await adapter.set("key", 1)
@@ -127,7 +125,7 @@ def test_closing_that_is_cancelled_can_be_done_again(make_adapter: MakeAdapter, 
     gc.collect()
 
 
-async def test_a_cluster_that_is_down_is_a_storage_connection_error(nodes: Nodes, make_adapter: MakeAdapter) -> None:
+async def test_cluster_that_is_down_is_a_storage_connection_error(nodes: Nodes, make_adapter: MakeAdapter) -> None:
     async with make_adapter() as adapter:
         await adapter.set("key", 1)
         for node in nodes:
@@ -144,7 +142,7 @@ async def test_a_cluster_that_is_down_is_a_storage_connection_error(nodes: Nodes
 
 
 @pytest.mark.parametrize("method", ["get", "keys"])
-async def test_a_connection_that_python_has_lost_is_a_storage_connection_error(
+async def test_lost_transport_is_a_storage_connection_error(
     make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def writelines(_writer: asyncio.StreamWriter, _data: Any) -> None:

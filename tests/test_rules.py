@@ -26,14 +26,14 @@ NUL = "contains a NUL character, which PostgreSQL cannot store"
         ("é" * 513, f"the storage key '{'é' * 78}… is 1,026 bytes long in UTF-8; at most 1,024 are allowed"),
     ],
 )
-def test_illegal_keys(key: Any, told: str) -> None:
+def test_illegal_key_is_refused(key: Any, told: str) -> None:
     with pytest.raises(InvalidKeyError) as raised:
         rules.checked_key(key)
     assert str(raised.value) == told
 
 
 @pytest.mark.parametrize("key", ["k", " ", "k" * 1024, "é" * 512, "XX", "😀", "\uffff"])
-def test_legal_keys(key: str) -> None:
+def test_legal_key_is_returned(key: str) -> None:
     assert rules.checked_key(key) == key
 
 
@@ -46,13 +46,13 @@ def test_legal_keys(key: str) -> None:
         ("é" * 128, f"the storage namespace '{'é' * 78}… is 256 bytes long in UTF-8; at most 255 are allowed"),
     ],
 )
-def test_illegal_namespaces(namespace: Any, told: str) -> None:
+def test_illegal_namespace_is_refused(namespace: Any, told: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         rules.checked_namespace(namespace)
     assert str(raised.value) == told
 
 
-def test_legal_namespaces() -> None:
+def test_legal_namespace_is_returned() -> None:
     for namespace in ("n", "é" * 127 + "n"):
         assert rules.checked_namespace(namespace) == namespace
 
@@ -69,26 +69,26 @@ def test_legal_namespaces() -> None:
         (float(YEARS_100), YEARS_100 * 1000),
     ],
 )
-def test_legal_times_to_live(seconds: float, milliseconds: int) -> None:
+def test_ttl_is_rounded_to_milliseconds(seconds: float, milliseconds: int) -> None:
     assert rules.ttl_ms(seconds) == milliseconds
     assert type(rules.ttl_ms(seconds)) is int
 
 
 @pytest.mark.parametrize("seconds", [0, -0.0, -1, float("nan"), float("inf"), YEARS_100 + 0.001, 10**20])
-def test_times_to_live_out_of_range(seconds: float) -> None:
+def test_ttl_out_of_range_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidTTLError) as raised:
         rules.ttl_ms(seconds)
     assert str(raised.value) == f"ttl_seconds must be above 0 and at most 100 years, not {seconds!r}"
 
 
 @pytest.mark.parametrize("seconds", [True, "1", None, 1j])
-def test_times_to_live_of_other_types(seconds: Any) -> None:
+def test_ttl_of_another_type_is_refused(seconds: Any) -> None:
     with pytest.raises(InvalidTTLError) as raised:
         rules.ttl_ms(seconds)
     assert str(raised.value) == f"ttl_seconds must be an int or float of seconds, not {seconds!r}"
 
 
-def test_time_outs() -> None:
+def test_time_out_must_be_a_finite_number_above_zero() -> None:
     assert rules.checked_timeout("patience", 1) == 1
     assert type(rules.checked_timeout("patience", 1)) is float
     assert rules.checked_timeout("patience", 5e-324) > 0
@@ -111,7 +111,7 @@ def test_time_outs() -> None:
         ("*", ""),
     ],
 )
-def test_what_every_match_begins_with(pattern: str, prefix: str) -> None:
+def test_literal_prefix_begins_every_match(pattern: str, prefix: str) -> None:
     assert rules.literal_prefix(pattern) == prefix
 
 
@@ -131,7 +131,7 @@ LAST = chr(sys.maxunicode)
         ("", None),
     ],
 )
-def test_what_comes_after_all_that_begin_so(prefix: str, bound: str | None) -> None:
+def test_upper_bound_follows_all_that_begin_with_the_prefix(prefix: str, bound: str | None) -> None:
     assert rules.upper_bound(prefix) == bound
 
 
@@ -139,6 +139,6 @@ def test_what_comes_after_all_that_begin_so(prefix: str, bound: str | None) -> N
     ("pattern", "matched"),
     [("a*", ["a", "ab", "a\nb"]), ("?", ["a", "A", "\n"]), ("[!a]", ["A", "\n"]), ("a", ["a"]), ("", [])],
 )
-def test_patterns(pattern: str, matched: list[str]) -> None:
+def test_matcher_follows_fnmatchcase(pattern: str, matched: list[str]) -> None:
     matches: Callable[[str], bool] = rules.matcher(pattern)
     assert [key for key in ("a", "A", "ab", "ba", "a\nb", "\n") if matches(key)] == matched

@@ -12,7 +12,7 @@ from taskiq_flow.storage import SQLAlchemyStorageAdapter
 
 
 @pytest.mark.storage_backends("sqlite", "postgres")
-async def test_many_first_writers_at_once(storage_backend: StorageBackend) -> None:
+async def test_first_writers_at_once_all_succeed(storage_backend: StorageBackend) -> None:
     for _ in range(5):
         table = f"tfk_first_use_{token_hex(4)}"
         async with SQLAlchemyStorageAdapter(storage_backend.url, table=table) as adapter:
@@ -22,7 +22,7 @@ async def test_many_first_writers_at_once(storage_backend: StorageBackend) -> No
 
 
 @pytest.mark.storage_backends("sqlite", "postgres")
-async def test_table_that_went_away_is_made_anew(storage_backend: StorageBackend) -> None:
+async def test_dropped_table_is_created_anew(storage_backend: StorageBackend) -> None:
     table = f"tfk_first_use_{token_hex(4)}"
     async with SQLAlchemyStorageAdapter(storage_backend.url, table=table) as adapter:
         await adapter.set("key", "value")

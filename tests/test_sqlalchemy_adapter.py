@@ -7,36 +7,31 @@ import asyncio
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from taskiq_flow import clock
 from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.exceptions import (
-    ConfigurationError,
-    MissingDependencyError,
     StorageBackendError,
     StorageConnectionError,
 )
 from taskiq_flow.pytest_plugin import StorageBackend
 from taskiq_flow.storage import SQLAlchemyStorageAdapter
-from taskiq_flow.storage.sql import adapter as sqlalchemy
-from taskiq_flow.storage.sql.statements import Statements
 
 MODES = pytest.mark.parametrize("async_mode", [True, False])
 
 
 @pytest.fixture
 def place(storage_config: TaskiqFlowConfig) -> dict[str, Any]:
-    """The test's own place on a server of the run: what an adapter needs besides the URL."""
+    """The test's isolated store on a server of the run: what an adapter needs besides the URL."""
     return {"namespace": storage_config.storage_namespace, "table": storage_config.storage_table}
 
 
@@ -48,57 +43,6 @@ def rows(folder: Path, query: str) -> list[Any]:
     """Return what Python's own driver finds in the file."""
     with closing(sqlite3.connect(folder / "storage.db")) as connection:
         return connection.execute(query).fetchall()
-
-
-# --- URLs, drivers, modes ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "async_mode", "shown"),
-    [
-        ("sqlite:///a.db", True, "sqlite+aiosqlite:///a.db"),
-        ("sqlite:///a.db", False, "sqlite+pysqlite:///a.db"),
-        ("postgres://u:p@h/d", True, "postgresql+asyncpg://u:***@h/d"),
-        ("postgresql://u:p@h/d", True, "postgresql+asyncpg://u:***@h/d"),
-        ("postgresql://u:p@h/d", False, "postgresql+psycopg://u:***@h/d"),
-        ("postgresql+psycopg://u:p@h/d", True, "postgresql+psycopg://u:***@h/d"),
-        ("postgresql+psycopg://u:p@h/d", False, "postgresql+psycopg://u:***@h/d"),
-        ("mysql://u:p@h/d", True, "mysql+asyncmy://u:***@h/d"),
-        ("mariadb://u:p@h/d", False, "mariadb+pymysql://u:***@h/d"),
-    ],
-)
-def test_a_url_without_driver_gets_the_usual_one(url: str, async_mode: bool, shown: str) -> None:
-    for given in (url, make_url(url)):
-        adapter = SQLAlchemyStorageAdapter(given, async_mode)
-        assert repr(adapter) == f"SQLAlchemyStorageAdapter({shown}, namespace='taskiq_flow')"
-
-
-@pytest.mark.parametrize(
-    ("url", "async_mode", "told"),
-    [
-        ("postgresql+asyncpg://u:s3cret@h/d", False, "use postgresql+psycopg://, or async_mode=True"),
-        ("sqlite+pysqlite:///a.db", True, "use sqlite+aiosqlite://, or async_mode=False"),
-        ("mysql+pymysql://u:s3cret@h/d", True, "use mysql+asyncmy://, or async_mode=False"),
-        ("postgresql+odd://u:s3cret@h/d", True, "SQLAlchemy has no dialect for 'postgresql+odd'"),
-        ("odd://u:s3cret@h/d", True, "SQLAlchemy has no dialect for 'odd'"),
-        ("u:s3cret@h/d", True, "write it like 'sqlite+aiosqlite:///file.db'"),
-        ("", True, "write it like 'sqlite+aiosqlite:///file.db'"),
-    ],
-)
-def test_a_url_that_cannot_be_used_is_refused(url: str, async_mode: bool, told: str) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        SQLAlchemyStorageAdapter(url, async_mode)
-    assert told in str(raised.value)
-    assert "s3cret" not in str(raised.value)
-
-
-def test_a_driver_that_is_missing_is_named() -> None:
-    with pytest.raises(MissingDependencyError, match="'psycopg2', which is not installed: pip install psycopg2"):
-        SQLAlchemyStorageAdapter("postgresql+psycopg2://h/d", async_mode=False)
-
-
-def test_a_password_that_was_not_quoted_is_hidden() -> None:
-    assert "s3cret" not in repr(SQLAlchemyStorageAdapter("postgresql+asyncpg://u:p@s3cret@host/d"))
 
 
 # --- in memory --------------------------------------------------------------------------------------------------------
@@ -116,7 +60,7 @@ IN_MEMORY = pytest.mark.parametrize(
 
 
 @IN_MEMORY
-def test_one_database_in_memory_for_each_adapter(url: str, async_mode: bool) -> None:
+def test_each_adapter_in_memory_has_its_own_database(url: str, async_mode: bool) -> None:
     one, another = (SQLAlchemyStorageAdapter(url, async_mode) for _ in range(2))
     asyncio.run(one.set("key", 1))
     assert asyncio.run(one.get("key")) == 1, "on another event loop"
@@ -128,7 +72,7 @@ def test_one_database_in_memory_for_each_adapter(url: str, async_mode: bool) -> 
 
 
 @IN_MEMORY
-def test_a_database_in_memory_is_shared_by_threads(url: str, async_mode: bool) -> None:
+def test_database_in_memory_is_shared_by_threads(url: str, async_mode: bool) -> None:
     adapter = SQLAlchemyStorageAdapter(url, async_mode)
 
     async def work(thread: int) -> None:
@@ -160,7 +104,7 @@ async def test_entries_can_be_read_with_sql(async_mode: bool, tmp_path: Path) ->
 
 @MODES
 @pytest.mark.parametrize("table", ["order", "Größe der Tabelle", 'with"quotes', "UPPER", "a.b", "per%cent"])
-async def test_any_name_of_a_table(async_mode: bool, table: str, tmp_path: Path) -> None:
+async def test_table_may_have_any_name(async_mode: bool, table: str, tmp_path: Path) -> None:
     async with on_file(tmp_path, async_mode, table=table) as adapter, on_file(tmp_path, async_mode) as another:
         await adapter.set("key", 1, ttl_seconds=60)
         assert await adapter.get("key") == 1
@@ -169,7 +113,7 @@ async def test_any_name_of_a_table(async_mode: bool, table: str, tmp_path: Path)
 
 
 @MODES
-async def test_a_file_is_left_as_one_file(async_mode: bool, tmp_path: Path) -> None:
+async def test_closed_file_is_one_file(async_mode: bool, tmp_path: Path) -> None:
     async with on_file(tmp_path, async_mode) as adapter:
         await asyncio.gather(*[adapter.set(f"key {number}", number) for number in range(20)])
     assert os.listdir(tmp_path) == ["storage.db"]
@@ -177,7 +121,7 @@ async def test_a_file_is_left_as_one_file(async_mode: bool, tmp_path: Path) -> N
 
 
 @pytest.mark.storage_backends("sqlite", "postgres")
-async def test_large_values(place: dict[str, Any], storage_backend: StorageBackend) -> None:
+async def test_large_value_is_stored(place: dict[str, Any], storage_backend: StorageBackend) -> None:
     value = {"text": "é😀" * 100_000, "bytes": bytes(range(256)) * 1000}
     async with SQLAlchemyStorageAdapter(storage_backend.url, **place) as adapter:
         await adapter.set("key", value)
@@ -246,7 +190,7 @@ async def test_every_operation_is_one_statement(call: Callable[[Any], Any], coun
 
 
 @pytest.mark.parametrize("async_engine", [True, False])
-async def test_an_engine_that_was_handed_in_keeps_its_pool(async_engine: bool, tmp_path: Path) -> None:
+async def test_given_engine_keeps_its_pool(async_engine: bool, tmp_path: Path) -> None:
     file = tmp_path / "storage.db"
     engine = create_async_engine(f"sqlite+aiosqlite:///{file}") if async_engine else create_engine(f"sqlite:///{file}")
     pool = engine.pool
@@ -263,60 +207,11 @@ async def test_an_engine_that_was_handed_in_keeps_its_pool(async_engine: bool, t
         engine.dispose()
 
 
-# --- databases without an upsert --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_upsert(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let SQLite be one of those databases for which SQLAlchemy has no upsert."""
-    monkeypatch.setattr(sqlalchemy, "statements", lambda table, _dialect: Statements(table, "of another kind"))
-
-
-@MODES
-@pytest.mark.usefixtures("no_upsert")
-async def test_update_or_insert(async_mode: bool, tmp_path: Path) -> None:
-    adapters = [on_file(tmp_path, async_mode) for _ in range(4)]
-    await adapters[0].set("key", "old", ttl_seconds=60)
-    await adapters[0].set("key", "new")
-    entry = await adapters[0].get_entry("key")
-    assert entry is not None
-    assert (entry.value, entry.expires_at) == ("new", None)
-    writers = [
-        adapter.set(f"key {number}", [number] * 100) for number in range(5) for adapter in adapters for _ in range(2)
-    ]
-    await asyncio.gather(*writers)
-    for number in range(5):
-        assert await adapters[0].get(f"key {number}") == [number] * 100
-    await asyncio.gather(*[adapter.aclose() for adapter in adapters])
-
-
-@pytest.mark.usefixtures("no_upsert")
-async def test_update_or_insert_where_another_inserts_in_between(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'storage.db'}", poolclass=NullPool)
-    async with on_file(tmp_path, async_mode=True) as another:
-        await another.set("key", "theirs")
-        ((theirs),) = rows(tmp_path, "SELECT * FROM taskiq_flow_storage")
-        await another.delete("key")
-    inserted: list[str] = []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def interfere(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("INSERT") and not inserted:
-            inserted.append(statement)
-            with closing(sqlite3.connect(tmp_path / "storage.db")) as connection, connection:
-                connection.execute("INSERT INTO taskiq_flow_storage VALUES (?, ?, ?, ?, ?, ?)", theirs)
-
-    adapter = SQLAlchemyStorageAdapter(engine=engine)
-    await adapter.set("key", "ours")
-    assert inserted
-    assert await adapter.get("key") == "ours"
-
-
 # --- databases that only read -----------------------------------------------------------------------------------------
 
 
 @MODES
-async def test_a_file_that_may_only_be_read(async_mode: bool, tmp_path: Path) -> None:
+async def test_read_only_file_can_be_read(async_mode: bool, tmp_path: Path) -> None:
     async with on_file(tmp_path, async_mode) as writer:
         await writer.set("key", 1)
     url = f"sqlite:///file:{tmp_path / 'storage.db'}?mode=ro&uri=true"
@@ -329,7 +224,7 @@ async def test_a_file_that_may_only_be_read(async_mode: bool, tmp_path: Path) ->
 
 
 @pytest.mark.storage_backends("postgres")
-async def test_a_server_that_may_only_be_read(place: dict[str, Any], storage_backend: StorageBackend) -> None:
+async def test_read_only_server_can_be_read(place: dict[str, Any], storage_backend: StorageBackend) -> None:
     read_only = {"server_settings": {"default_transaction_read_only": "on"}}
     engine = create_async_engine(storage_backend.url, connect_args=read_only)
     async with SQLAlchemyStorageAdapter(storage_backend.url, **place) as writer:
@@ -342,24 +237,22 @@ async def test_a_server_that_may_only_be_read(place: dict[str, Any], storage_bac
     await engine.dispose()
 
 
-def test_a_driver_that_hangs_does_not_keep_the_event_loop_from_ending(tmp_path: Path) -> None:
+def test_driver_that_hangs_does_not_keep_the_event_loop_from_ending(tmp_path: Path) -> None:
     """A server that stops answering: psycopg has no time-out for it."""
     engine = create_engine(f"sqlite:///{tmp_path / 'storage.db'}", poolclass=NullPool)
     answers = threading.Event()
 
     @event.listens_for(engine, "before_cursor_execute")
     def hang(*_: object) -> None:
-        answers.wait(1.0)
-        answers.set()
+        answers.wait(30)
 
     async def ask() -> None:
         adapter = SQLAlchemyStorageAdapter(engine=engine, operation_timeout=0.1)
         with pytest.raises(StorageConnectionError, match=r"no answer within 0\.1 s"):
             await adapter.get("key")
 
-    began = time.monotonic()
     try:
         asyncio.run(ask())
-        assert time.monotonic() - began < 0.8
+        assert not answers.is_set(), "the loop has ended while the driver still hangs"
     finally:
         answers.set()

@@ -1,4 +1,4 @@
-"""Work in threads that outlives its caller's patience: it is over when the caller goes on, and nobody complains."""
+"""Work in threads: a caller that is cancelled waits for its end, and threads go from owner to owner."""
 
 import asyncio
 import gc
@@ -12,7 +12,8 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from taskiq_flow.storage.threads import Threads, end_spare_threads
+from taskiq_flow.storage.testing import recycle
+from taskiq_flow.storage.threads import Threads, end_idle_threads
 
 
 class Work:
@@ -35,17 +36,17 @@ class Work:
         return "done"
 
 
-async def test_what_the_work_returns() -> None:
+async def test_run_returns_what_the_work_returns() -> None:
     assert await Threads(1).run(lambda: "done") == "done"
 
 
-async def test_what_the_work_raises() -> None:
+async def test_run_raises_what_the_work_raises() -> None:
     with pytest.raises(ValueError, match="words"):
         await Threads(1).run(lambda: int("words"))
 
 
 @pytest.mark.parametrize("error", [None, OSError("disk full")])
-async def test_a_caller_that_is_cancelled_waits_for_the_end(
+async def test_cancelled_caller_waits_for_the_end_of_the_work(
     error: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Work(error)
@@ -63,7 +64,7 @@ async def test_a_caller_that_is_cancelled_waits_for_the_end(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_second_cancellation_leaves_a_thread_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_second_cancellation_ends_the_wait(caplog: pytest.LogCaptureFixture) -> None:
     work = Work(OSError("disk full"))
     waiting = asyncio.ensure_future(Threads(1).run(work.in_thread))
     await asyncio.to_thread(work.begun.wait, 10)
@@ -81,7 +82,7 @@ async def test_a_second_cancellation_leaves_a_thread_alone(caplog: pytest.LogCap
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_scope_that_cancels_again_and_again_waits_for_what_is_nearly_done() -> None:
+async def test_cancel_scope_waits_for_work_that_is_nearly_done() -> None:
     work = Work()
     with anyio.CancelScope() as scope:
         asyncio.get_running_loop().call_later(0.05, work.may_end.set)  # a thread can only be waited for
@@ -90,7 +91,7 @@ async def test_a_scope_that_cancels_again_and_again_waits_for_what_is_nearly_don
     assert work.over.is_set()
 
 
-async def test_but_not_for_ever() -> None:
+async def test_cancel_scope_stops_waiting_after_the_grace() -> None:
     work = Work()
     with anyio.move_on_after(0.01) as scope:
         await Threads(1).run(work.in_thread)
@@ -105,7 +106,7 @@ def test_threads_stay_from_one_event_loop_to_the_next() -> None:
     threads.end()
 
 
-def test_a_loop_that_has_ended_is_not_told_of_what_its_threads_still_did(caplog: pytest.LogCaptureFixture) -> None:
+def test_ended_loop_is_not_told_of_later_outcomes(caplog: pytest.LogCaptureFixture) -> None:
     work = Work()
     threads = Threads(1)
 
@@ -123,7 +124,7 @@ def test_a_loop_that_has_ended_is_not_told_of_what_its_threads_still_did(caplog:
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_they_end_with_their_owner_and_more_work_starts_new_ones() -> None:
+async def test_end_stops_the_threads_and_more_work_starts_new_ones() -> None:
     threads = Threads(3)
     first = await threads.run(threading.current_thread)
     threads.end()
@@ -134,7 +135,7 @@ async def test_they_end_with_their_owner_and_more_work_starts_new_ones() -> None
     threads.end()
 
 
-async def test_work_waits_for_a_thread_and_for_no_other() -> None:
+async def test_no_more_threads_run_than_allowed() -> None:
     both = threading.Barrier(2)
     threads = Threads(2)
     working: list[str] = []
@@ -152,7 +153,7 @@ async def test_work_waits_for_a_thread_and_for_no_other() -> None:
     threads.end()
 
 
-async def test_who_ends_them_does_not_wait() -> None:
+async def test_end_does_not_wait_for_work() -> None:
     work = Work()
     threads = Threads(1)
     running = asyncio.ensure_future(threads.run(work.in_thread))
@@ -163,10 +164,10 @@ async def test_who_ends_them_does_not_wait() -> None:
     assert await running == "done"
 
 
-def test_who_hands_them_on_spares_the_next_owner_to_start_any() -> None:
+def test_recycled_threads_serve_the_next_owner_of_as_many() -> None:
     first, wider, second = Threads(3), Threads(4), Threads(3)
     thread = asyncio.run(first.run(threading.current_thread))
-    first.hand_on()
+    first.recycle()
     assert asyncio.run(wider.run(threading.current_thread)) is not thread, "these are to be four at the most"
     assert asyncio.run(second.run(threading.current_thread)) is thread
     assert asyncio.run(first.run(threading.current_thread)) is not thread, "it has an owner already"
@@ -176,24 +177,35 @@ def test_who_hands_them_on_spares_the_next_owner_to_start_any() -> None:
     assert not thread.is_alive()
 
 
-def test_spare_threads_can_be_ended() -> None:
+def test_idle_threads_can_be_ended() -> None:
     threads = Threads(3)
     thread = asyncio.run(threads.run(threading.current_thread))
-    threads.hand_on()
-    threads.hand_on()
+    threads.recycle()
+    threads.recycle()
     threads.end()
     assert thread.is_alive()
-    end_spare_threads()
+    end_idle_threads()
     thread.join(10)
     assert not thread.is_alive()
 
 
-async def test_threads_at_work_are_not_handed_on() -> None:
+def test_idle_threads_end_with_the_recycling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskiq_flow.storage.testing._recycling", False)
+    threads = Threads(3)
+    with recycle():
+        thread = asyncio.run(threads.run(threading.current_thread))
+        threads.recycle()
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_busy_threads_are_not_recycled() -> None:
     work = Work()
     threads, others = Threads(1), Threads(1)
     running = asyncio.ensure_future(threads.run(work.in_thread))
     await asyncio.to_thread(work.begun.wait, 10)
-    threads.hand_on()
+    threads.recycle()
     assert await others.run(lambda: "at once") == "at once"
     assert await threads.run(lambda: "at once") == "at once"
     work.may_end.set()
@@ -202,13 +214,13 @@ async def test_threads_at_work_are_not_handed_on() -> None:
     others.end()
 
 
-async def test_people_can_tell_whose_they_are() -> None:
+async def test_threads_are_named_after_the_package() -> None:
     threads = Threads(1)
     assert (await threads.run(threading.current_thread)).name.startswith("taskiq-flow")
     threads.end()
 
 
-async def test_work_sees_the_context_of_its_caller() -> None:
+async def test_work_runs_in_the_context_of_its_caller() -> None:
     number = ContextVar[int]("number")
     number.set(7)
     threads = Threads(1)
@@ -217,11 +229,11 @@ async def test_work_sees_the_context_of_its_caller() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
-def test_a_forked_process_starts_its_own() -> None:
-    threads, spare = Threads(1), Threads(1)
-    asyncio.run(spare.run(threading.get_ident))
+def test_forked_process_starts_its_own_threads() -> None:
+    threads, idle = Threads(1), Threads(1)
+    asyncio.run(idle.run(threading.get_ident))
     asyncio.run(threads.run(threading.get_ident))
-    spare.hand_on()
+    idle.recycle()
     if (child := os.fork()) == 0:
         with suppress(BaseException):
             others = [asyncio.run(asyncio.wait_for(own.run(lambda: 3), 10)) for own in (threads, Threads(1))]
@@ -230,4 +242,4 @@ def test_a_forked_process_starts_its_own() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
     threads.end()
-    end_spare_threads()
+    end_idle_threads()

@@ -120,8 +120,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
         One that has expired already is not stored, and removes what was there.
 
-        :raises InvalidKeyError: the entry's key is not legal.
-        :raises SerializationError: its value or metadata would not come back as they are.
+        :raises InvalidKeyError: if the entry's key is not legal.
+        :raises SerializationError: if its value or metadata would not come back as they are.
         """
         key = rules.checked_key(entry.key)
         if type(entry.metadata) is not dict:
@@ -249,10 +249,10 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
             raise
         except Exception as error:
             doing = _doing(name, arguments)
-            # The time-out says nothing, and is an OSError, which adapters translate by what it says.
-            mute = isinstance(error, TimeoutError) and not str(error)
+            # The time-out has no message, and is an OSError, which adapters translate by its message.
+            is_time_out = isinstance(error, TimeoutError) and not str(error)
             reason = f"no answer within {self._operation_timeout:g} s"
-            translated = self._unreachable(doing, reason) if mute else self._translated(error, doing)
+            translated = self._unreachable(doing, reason) if is_time_out else self._translated(error, doing)
             if translated is None:
                 raise
             raise translated from without_frames(error)
@@ -275,7 +275,7 @@ def _doing(operation: str, arguments: tuple[str, ...]) -> str:
 def decode_times(key: str, record: Record) -> tuple[Any, Any]:
     """Return creation time and expiry of a record as datetimes.
 
-    :raises SerializationError: they are beyond what a datetime can hold.
+    :raises SerializationError: if they are beyond what a datetime can hold.
     """
     try:
         return clock.from_ms(record.created_at), None if record.expires_at is None else clock.from_ms(record.expires_at)

@@ -1,7 +1,7 @@
 """``BaseStorageAdapter``: the interface of a storage adapter.
 
-The six methods of the API page are the only abstract ones. What an adapter of one's own does not define has a default
-here that is built on those six, or says clearly that it cannot.
+Six methods are abstract. What a custom adapter does not define beside them has a default here that is built on those
+six, or raises :class:`~taskiq_flow.exceptions.UnsupportedOperationError`.
 """
 
 from abc import ABC, abstractmethod
@@ -26,20 +26,20 @@ ABSENT: Final = Absent.ABSENT
 
 
 class BaseStorageAdapter(ABC):
-    """What every storage promises; the rules behind each method are those of the storage contract.
+    """What every storage promises; the rules behind each method are those of docs/contract.md.
 
     An adapter is an asynchronous context manager; leaving the block closes what the adapter opened.
     """
 
     ttl_seconds: float | None = None
-    """The time to live, in seconds, of what is stored without one; None for ever."""
+    """The time to live, in seconds, of what is stored without one; None for no expiry."""
 
     @abstractmethod
     async def get(self, key: str) -> Any | None:
         """Return a copy of the value under ``key``; None if there is none, or it has expired.
 
-        :raises InvalidKeyError: the key is not legal.
-        :raises SerializationError: what is stored there is damaged or foreign.
+        :raises InvalidKeyError: if the key is not legal.
+        :raises SerializationError: if what is stored there is damaged or foreign.
         """
 
     @abstractmethod
@@ -47,23 +47,23 @@ class BaseStorageAdapter(ABC):
         """Store a copy of ``value``, replacing value, expiry, creation time and metadata of what was there, at once.
 
         :param ttl_seconds: seconds to live, above 0, to the millisecond; None for the adapter's default.
-        :raises InvalidKeyError: the key is not legal.
-        :raises InvalidTTLError: the time to live is not (it is a ``ValueError`` too).
-        :raises SerializationError: the value would not come back as it is; what was stored before stays.
+        :raises InvalidKeyError: if the key is not legal.
+        :raises InvalidTTLError: if the time to live is not legal (it is a ``ValueError`` too).
+        :raises SerializationError: if the value would not come back as it is; what was stored before stays.
         """
 
     @abstractmethod
     async def delete(self, key: str) -> bool:
         """Remove the entry under ``key``; return whether a live one was there.
 
-        :raises InvalidKeyError: the key is not legal.
+        :raises InvalidKeyError: if the key is not legal.
         """
 
     @abstractmethod
     async def exists(self, key: str) -> bool:
         """Return whether a live entry is under ``key``, whatever its value; it may be None.
 
-        :raises InvalidKeyError: the key is not legal.
+        :raises InvalidKeyError: if the key is not legal.
         """
 
     @abstractmethod
@@ -77,14 +77,14 @@ class BaseStorageAdapter(ABC):
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
         """Remove what has expired in this namespace and return how many entries that were.
 
-        :param ttl_seconds: there for the API page's signature and without effect: an entry goes when its own time
-            has come, and never earlier.
+        :param ttl_seconds: kept for compatibility and without effect: an entry goes when its own time has come, and
+            never earlier.
         """
 
     async def get_entry(self, key: str) -> StorageEntry | None:
         """Return the whole entry under ``key`` with its times and metadata; None if there is none, or it has expired.
 
-        :raises UnsupportedOperationError: this adapter keeps only values.
+        :raises UnsupportedOperationError: if this adapter keeps only values.
         """
         raise UnsupportedOperationError(
             f"{type(self).__name__} keeps values only: it has no get_entry(), which needs creation time and metadata"
@@ -93,7 +93,7 @@ class BaseStorageAdapter(ABC):
     async def set_entry(self, entry: StorageEntry) -> None:
         """Store ``entry`` with its own times and metadata; one that has expired already only removes what was there.
 
-        :raises UnsupportedOperationError: this adapter keeps only values.
+        :raises UnsupportedOperationError: if this adapter keeps only values.
         """
         raise UnsupportedOperationError(
             f"{type(self).__name__} keeps values only: it has no set_entry(), which needs creation time and metadata"
@@ -112,7 +112,7 @@ class BaseStorageAdapter(ABC):
             1 is not 1.0, and the order of a dict's keys counts.
         :param value: the value to store; :data:`ABSENT` removes the entry.
         :param ttl_seconds: as for :meth:`set`.
-        :raises UnsupportedOperationError: this adapter has nothing that is atomic over a read and a write.
+        :raises UnsupportedOperationError: if this adapter has nothing that is atomic over a read and a write.
         """
         raise UnsupportedOperationError(
             f"{type(self).__name__} has no compare_and_set(): it has nothing that is atomic over a read and a write"

@@ -1,4 +1,4 @@
-"""Callers that are cancelled: they must not tear to pieces what they wait for, and must hear of it."""
+"""Callers that are cancelled: what they wait for must not be left half done, and they must be cancelled for sure."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 class Caller:
-    """Whoever waits for work in a task of its own: one who is cancelled leaves, which interrupts parts of it only.
+    """The caller of work that runs in its own task. Cancelling the caller interrupts only parts of the work.
 
-    :param patience: seconds that a caller who has left lets pass before the first of these parts; then the work is
-        cancelled all the same.
+    :param cancel_grace: seconds that the work has, once its caller was cancelled, to come to the first of these parts;
+        then it is cancelled all the same.
     """
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, cancel_grace: float) -> None:
+        self._cancel_grace = cancel_grace
         self._has_left = False
         self._has_begun = False
         self._interruptible: asyncio.Task[Any] | None = None
@@ -29,7 +29,7 @@ class Caller:
     def may_interrupt(self) -> Iterator[None]:
         """Let the work inside be cancelled, once, when the caller leaves, or at once if that has happened.
 
-        :raises asyncio.CancelledError: the caller has left.
+        :raises asyncio.CancelledError: if the caller has left.
         """
         self._has_begun = True
         if self._has_left:
@@ -46,23 +46,23 @@ class Caller:
         if self._interruptible is not None:
             self._interruptible.cancel()
         elif not self._has_begun:
-            asyncio.get_running_loop().call_later(self._patience, self._lose_patience, running)
+            asyncio.get_running_loop().call_later(self._cancel_grace, self._end_grace, running)
 
-    def _lose_patience(self, running: "asyncio.Task[Any]") -> None:
+    def _end_grace(self, running: "asyncio.Task[Any]") -> None:
         if not self._has_begun:
             running.cancel()
 
 
-async def in_own_task(work: Callable[[Caller], Coroutine[Any, Any, T]], patience: float) -> T:
+async def in_own_task(work: Callable[[Caller], Coroutine[Any, Any, T]], cancel_grace: float) -> T:
     """Return what ``work`` returns; however often the caller is cancelled, ``work`` is only once, and where it allows.
 
     A caller that is cancelled waits for the end of the work. A second cancellation makes it wait no longer: a time-out
-    of anyio's cancels again and again until it is obeyed.
+    of anyio's cancels again and again until the task ends.
 
     :param work: is given its caller.
-    :param patience: see :class:`Caller`.
+    :param cancel_grace: see :class:`Caller`.
     """
-    caller = Caller(patience)
+    caller = Caller(cancel_grace)
     running = asyncio.ensure_future(work(caller))
     try:
         return await asyncio.shield(running)
@@ -74,7 +74,7 @@ async def in_own_task(work: Callable[[Caller], Coroutine[Any, Any, T]], patience
 
 
 def forget_outcome(running: "asyncio.Future[T]") -> None:
-    """Ask for an error that nobody is left to be told of, so that asyncio does not complain that nobody did."""
+    """Retrieve an error that no caller is left to receive, so that asyncio does not report it as never retrieved."""
     if not running.cancelled():
         running.exception()
 
@@ -83,8 +83,8 @@ def forget_outcome(running: "asyncio.Future[T]") -> None:
 def within(seconds: float) -> Iterator[anyio.CancelScope]:
     """Limit the time for something, as :func:`anyio.move_on_after` does.
 
-    :raises asyncio.CancelledError: the caller was cancelled before the time was up, and had not yet obeyed when it was:
-        anyio before 4.16 forgets that.
+    :raises asyncio.CancelledError: if the caller was cancelled before the time was up, and was still running when it
+        was: anyio before 4.16 forgets that.
     """
     cancellations = _cancellations()
     with anyio.move_on_after(seconds) as scope:

@@ -16,7 +16,7 @@ class StorageEntry:
     Times are aware datetimes; they are kept in UTC and to the millisecond, rounded down, as every backend stores them,
     so that an entry read back equals the one that was stored.
 
-    :raises ValueError: a datetime is naive.
+    :raises ValueError: if a datetime is naive.
     """
 
     key: str

@@ -28,11 +28,11 @@ class PerLoop(Generic[T]):
     """Makes a resource for each running event loop on first use, and closes it there.
 
     A resource is closed when its loop ends, or as soon as this object is dropped, whichever is first: ``make`` and
-    ``close`` must not refer to whoever holds this object, or dropping that one would leave both to the cycle collector.
+    ``close`` must not refer to the holder of this object, or dropping that one would leave both to the cycle collector.
 
     :param make: makes the resource; does no I/O.
     :param close: closes it; runs on the loop that it was made for, and again if it is cancelled.
-    :param stays: whoever asks for a resource that is being closed gets that one, as what ``close`` waits for may need
+    :param stays: whether the resource is still given out while it is being closed, as what ``close`` waits for may need
         it; else another is made.
     """
 
@@ -69,7 +69,7 @@ class PerLoop(Generic[T]):
             elif loop.is_running():
                 ending = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(loop), loop))
                 await asyncio.wait([ending])
-                if not ending.cancelled():  # else that loop came to its end meanwhile, and has closed its own
+                if not ending.cancelled():  # else that loop ended in the meantime, and has closed its own
                     ending.result()
         self._forget_closed_loops()
 
@@ -82,7 +82,7 @@ class PerLoop(Generic[T]):
             if loop.is_closed():
                 continue
             if loop.is_running():
-                with suppress(CancelledError):  # that loop came to its end meanwhile, and has closed its own
+                with suppress(CancelledError):  # that loop ended in the meantime, and has closed its own
                     asyncio.run_coroutine_threadsafe(self._end(loop), loop).result(timeout)
             else:
                 loop.run_until_complete(self._end(loop))
@@ -108,7 +108,7 @@ async def _keep(
 ) -> AsyncGenerator[None, None]:
     # An event loop finalizes its asynchronous generators before it closes (`shutdown_asyncgens`, which asyncio.run and
     # the async test plugins call), and one that nobody refers to any more at once: so the resource is closed on its own
-    # loop, whether or not anybody remembers to.
+    # loop, whether or not anybody calls aclose().
     try:
         yield
     except asyncio.CancelledError:

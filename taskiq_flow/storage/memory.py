@@ -40,9 +40,9 @@ class InMemoryStore:
 class InMemoryStorageAdapter(BackendAdapter):
     """Entries in this process's memory, gone when it ends, shared with no other process.
 
-    :param ttl_seconds: default time to live in seconds; None for ever.
+    :param ttl_seconds: default time to live in seconds; None for no expiry.
     :param namespace: see :class:`BackendAdapter`.
-    :param store: where to keep the entries; by default a store of this adapter's own.
+    :param store: where to keep the entries; by default one that no other adapter has.
     """
 
     backend = "memory"

@@ -1,11 +1,12 @@
-"""``while_unreachable``: gets a call over a storage that is gone for a moment, as when its server restarts."""
+"""Trying again: pauses that grow, and calls to a storage that is gone for a moment, as when its server restarts."""
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import anyio
 
-__all__ = ["RETRY_FOR", "while_unreachable"]
+__all__ = ["RETRY_FOR", "pauses", "while_unreachable"]
 
 T = TypeVar("T")
 
@@ -15,19 +16,35 @@ RETRY_FOR = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
+def pauses(first: float, longest: float, for_seconds: float = math.inf) -> Iterator[float]:
+    """Yield the pauses between tries, in seconds: each is twice the one before, and none longer than ``longest``.
+
+    No clock is asked, which a test may have stopped.
+
+    :param first: the first pause.
+    :param longest: what no pause exceeds.
+    :param for_seconds: no further pause begins once they come to this in all.
+    """
+    waited, pause = 0.0, first
+    while waited < for_seconds:
+        yield pause
+        waited, pause = waited + pause, min(2 * pause, longest)
+
+
 async def while_unreachable(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Return what ``call()`` returns, calling it again for as long as the storage cannot be reached.
 
     :param seconds: of real time, after which no further call begins; 0 for one call.
-    :raises ConnectionError: the last call's ``StorageConnectionError``, or that of an adapter of one's own.
+    :raises ConnectionError: the last call's ``StorageConnectionError``, or that of a custom adapter.
     """
     # The event loop's time, which goes on where a test has frozen every other clock.
-    deadline, pause = anyio.current_time() + seconds, _FIRST_PAUSE
+    deadline = anyio.current_time() + seconds
+    waits = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             return await call()
         except ConnectionError:
+            pause = next(waits)
             if anyio.current_time() + pause > deadline:
                 raise
         await anyio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""The contract's rules for keys, namespaces, times to live and patterns: each is checked here and nowhere else."""
+"""The contract's rules for keys, namespaces, times to live and patterns: each is checked only here."""
 
 import fnmatch
 import math
@@ -34,7 +34,7 @@ MAX_TTL_SECONDS = 100 * 365.25 * 24 * 60 * 60
 def checked_key(key: str) -> str:
     """Return ``key`` if every backend can hold it.
 
-    :raises InvalidKeyError: it is no str, empty, no valid UTF-8, longer than 1,024 bytes, or contains a NUL.
+    :raises InvalidKeyError: if it is not a str, empty, not valid UTF-8, longer than 1,024 bytes, or contains a NUL.
     """
     if not isinstance(key, str):
         raise InvalidKeyError(f"a storage key must be a str, not {type(key).__name__}: {shown(key)}")
@@ -48,7 +48,7 @@ def checked_key(key: str) -> str:
 def checked_namespace(namespace: str) -> str:
     """Return ``namespace`` if every backend can hold it.
 
-    :raises ConfigurationError: it is no str, empty, no valid UTF-8, longer than 255 bytes, or contains a NUL.
+    :raises ConfigurationError: if it is not a str, empty, not valid UTF-8, longer than 255 bytes, or contains a NUL.
     """
     if not isinstance(namespace, str):
         raise ConfigurationError(f"a storage namespace must be a str, not {type(namespace).__name__}: {namespace!r}")
@@ -60,7 +60,7 @@ def checked_namespace(namespace: str) -> str:
 def ttl_ms(ttl_seconds: float) -> int:
     """Return a time to live in whole milliseconds, at least 1.
 
-    :raises InvalidTTLError: it is no int or float (a bool is not one here), NaN, not above 0, or over 100 years.
+    :raises InvalidTTLError: if it is not an int or float (a bool is not one here), NaN, not above 0, or over 100 years.
     """
     if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)):
         raise InvalidTTLError(f"ttl_seconds must be an int or float of seconds, not {shown(ttl_seconds)}")
@@ -72,7 +72,7 @@ def ttl_ms(ttl_seconds: float) -> int:
 def checked_timeout(name: str, seconds: float) -> float:
     """Return a time-out in seconds.
 
-    :raises ConfigurationError: it is no finite number above 0: no adapter waits for ever.
+    :raises ConfigurationError: if it is not a finite number above 0: no adapter waits without end.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise ConfigurationError(f"{name} must be a number of seconds above 0, not {seconds!r}")

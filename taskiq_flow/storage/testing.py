@@ -3,11 +3,11 @@
 ==========================  ======================================================================================
 :class:`KitSupport`         how an adapter is closed between tests, where no event loop runs
 :func:`intercept_calls`     puts something between the adapters and their storages: faults, or a choice of what is next
-:func:`recycle`             lets adapters that follow one another share threads, and what engines learnt of a server
+:func:`recycle`             lets adapters that follow one another share idle threads, and the state of engines
 :func:`server_ttl_grace`    keeps a server from removing what the frozen clock still calls alive
 ==========================  ======================================================================================
 
-The pytest plugin uses it; a kit of somebody else's may do so as well.
+The pytest plugin uses it; another test kit may do so as well.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +28,7 @@ __all__ = [
     "is_recycling",
     "recycle",
     "server_ttl_grace",
+    "when_recycling_ends",
 ]
 
 
@@ -39,7 +40,7 @@ class KitSupport:
     def close_from_outside(self) -> None:
         """Close what this adapter opened, from a thread that runs no event loop: between tests.
 
-        Connections of loops that do not run any more are closed as well, without waiting for their servers to agree.
+        Connections of loops that do not run any more are closed as well, without waiting for their servers.
         Under :func:`recycle`, threads are left to the next adapter.
         """
 
@@ -104,19 +105,20 @@ def _around(outer: Interceptor, inner: Interceptor) -> Interceptor:
 # --- sharing between adapters -----------------------------------------------------------------------------------------
 
 _recycling = False
+_when_recycling_ends: list[Callable[[], None]] = []
 
 
 def is_recycling() -> bool:
-    """Return whether adapters share threads and what engines learnt."""
+    """Return whether adapters share idle threads and the state of engines."""
     return _recycling
 
 
 @contextmanager
 def recycle() -> Iterator[None]:
-    """Let adapters that follow one another share idle threads, and what engines have learnt of a server.
+    """Let adapters that follow one another share idle threads and the state of engines, until the block ends.
 
-    Each test has adapters of its own: to start threads anew, and to ask a server anew what it can do, costs more than
-    most tests.
+    Each test has its own adapters: to start threads anew, and to ask a server anew what it can do, costs more than most
+    tests. Shared are the dialect of an engine, which knows its server, and the statements that were compiled for it.
     """
     global _recycling  # noqa: PLW0603 - see above
     before, _recycling = _recycling, True
@@ -124,6 +126,15 @@ def recycle() -> Iterator[None]:
         yield
     finally:
         _recycling = before
+        if not _recycling:
+            for end in _when_recycling_ends:
+                end()
+
+
+def when_recycling_ends(end: Callable[[], None]) -> Callable[[], None]:
+    """Let ``end`` be called whenever :func:`recycle` ends: a decorator, for what keeps things from owner to owner."""
+    _when_recycling_ends.append(end)
+    return end
 
 
 # --- the frozen clock -------------------------------------------------------------------------------------------------

@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 import anyio
 
 from taskiq_flow.storage.cancellation import forget_outcome
-from taskiq_flow.storage.testing import is_recycling
+from taskiq_flow.storage.testing import is_recycling, when_recycling_ends
 
-__all__ = ["Threads", "end_spare_threads"]
+__all__ = ["Threads", "end_idle_threads"]
 
 T = TypeVar("T")
 
-_PATIENCE = 0.25
-"""Seconds that a time-out may be late, to see the end of what is nearly done."""
+_CANCEL_GRACE = 0.25
+"""Seconds that a time-out may be late, so that what is nearly done can end."""
 
-_spare: dict[tuple[int, int], list[ThreadPoolExecutor]] = defaultdict(list)
-"""Idle threads that were handed on, by process (a fork takes along none) and by how many they may become."""
+_idle: dict[tuple[int, int], list[ThreadPoolExecutor]] = defaultdict(list)
+"""Idle threads for the next owner, by process (a fork takes none along) and by how many they may become."""
 
 
 class Threads:
@@ -56,7 +56,7 @@ class Threads:
             running.add_done_callback(forget_outcome)
             try:
                 with anyio.CancelScope(shield=True):
-                    await asyncio.wait([running], timeout=_PATIENCE)
+                    await asyncio.wait([running], timeout=_CANCEL_GRACE)
                 await asyncio.wait([running])
             finally:
                 running.cancel()  # the loop may be closed by the time that the thread would tell it of an outcome
@@ -69,31 +69,33 @@ class Threads:
         if executor is not None:
             executor.shutdown(wait=False)
 
-    def hand_on(self) -> None:
-        """Leave the threads to the next owner, who need not start any: for test kits, where each test has owners of its
-        own. Those that have work to do end after it. See :func:`end_spare_threads`.
+    def recycle(self) -> None:
+        """Under :func:`~taskiq_flow.storage.testing.recycle`, leave idle threads to the next owner; else end them.
+
+        Threads that have work to do end after it.
         """
         with self._lock:
             if is_recycling() and self._executor is not None and self._process == os.getpid() and not self._at_work:
-                _spare[self._process, self._at_most].append(self._executor)
+                _idle[self._process, self._at_most].append(self._executor)
                 self._executor = None
         self.end()
 
     def _begin(self, work: Callable[[], T]) -> "Future[T]":
         with self._lock:
-            if self._executor is None or self._process != os.getpid():  # of threads, a fork takes along none
+            if self._executor is None or self._process != os.getpid():  # of threads, a fork takes none along
                 self._process, self._at_work = os.getpid(), set()
-                spare = _spare[self._process, self._at_most]
-                self._executor = spare.pop() if spare else ThreadPoolExecutor(self._at_most, "taskiq-flow")
+                idle = _idle[self._process, self._at_most]
+                self._executor = idle.pop() if idle else ThreadPoolExecutor(self._at_most, "taskiq-flow")
             running = self._executor.submit(partial(copy_context().run, work))
             self._at_work.add(running)
-        # The first of its callbacks: who is told of the outcome may hand the threads on.
+        # The first of its callbacks: what waits for the outcome may recycle the threads.
         running.add_done_callback(self._at_work.discard)
         return running
 
 
-def end_spare_threads() -> None:
-    """End the threads of this process that were handed on and have no owner yet."""
-    for (process, _), executors in _spare.items():
+@when_recycling_ends
+def end_idle_threads() -> None:
+    """End the threads of this process that were recycled and have no owner yet."""
+    for (process, _), executors in _idle.items():
         while executors and process == os.getpid():
             executors.pop().shutdown(wait=False)

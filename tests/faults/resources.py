@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-from taskiq_flow.storage.threads import end_spare_threads
+from taskiq_flow.storage.threads import end_idle_threads
 
 __all__ = ["held", "nothing_is_left", "open_files", "others_have_ended", "settled"]
 
@@ -24,7 +24,7 @@ def held() -> dict[str, int]:
 
 def others_have_ended() -> None:
     """Wait until the threads of adapters that earlier tests have dropped are gone: they end in their own time."""
-    end_spare_threads()
+    end_idle_threads()
     deadline = time.monotonic() + 30.0
     while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("taskiq-flow_")]:
         assert time.monotonic() < deadline, left

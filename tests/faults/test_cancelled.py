@@ -68,7 +68,9 @@ def adapter(place: TaskiqFlowConfig) -> BaseStorageAdapter:
 
 @STORAGES
 @pytest.mark.parametrize("way", Way)
-async def test_the_next_call_works(adapter: BaseStorageAdapter, way: Way, amount: Amount, tell: Tell) -> None:
+async def test_next_call_works_after_a_cancelled_one(
+    adapter: BaseStorageAdapter, way: Way, amount: Amount, tell: Tell
+) -> None:
     cancelled = 0
     for name in list(CALLS)[: amount(3, len(CALLS))]:
         for _ in range(amount(1, 10)):
@@ -78,7 +80,7 @@ async def test_the_next_call_works(adapter: BaseStorageAdapter, way: Way, amount
 
 @STORAGES
 @pytest.mark.parametrize("way", Way)
-async def test_the_next_call_works_where_the_first_was_cancelled(
+async def test_next_call_works_where_the_first_was_cancelled(
     adapter: BaseStorageAdapter, way: Way, amount: Amount, tell: Tell
 ) -> None:
     cancelled = 0
@@ -87,7 +89,7 @@ async def test_the_next_call_works_where_the_first_was_cancelled(
     tell(cancelled=cancelled)
 
 
-async def test_a_call_that_was_given_up_while_it_connected_writes_nothing(tmp_path: Path) -> None:
+async def test_call_cancelled_while_connecting_writes_nothing(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'storage.db'}", poolclass=NullPool)
     connects, closed, may_connect = count(1), Queue[object](), threading.Event()
 

@@ -128,7 +128,7 @@ async def complaints(adapter: BaseStorageAdapter, put: Put, part: str, damages: 
 
 
 @on("redis", *SQL)
-async def test_a_damaged_value(adapter: BaseStorageAdapter, put: Put, tmp_path: Path) -> None:
+async def test_damaged_value_is_a_serialization_error(adapter: BaseStorageAdapter, put: Put, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     assert not await complaints(adapter, put, "value", damaged_values(trace))
     assert not trace.exists()
@@ -137,7 +137,9 @@ async def test_a_damaged_value(adapter: BaseStorageAdapter, put: Put, tmp_path: 
 
 
 @on("redis")
-async def test_a_damaged_record_on_redis(adapter: BaseStorageAdapter, put: Put, tmp_path: Path) -> None:
+async def test_damaged_record_on_redis_is_a_serialization_error(
+    adapter: BaseStorageAdapter, put: Put, tmp_path: Path
+) -> None:
     trace = tmp_path / "executed"
     whole = HEAD + b'{"phase": "running"}}'
     damages = {
@@ -157,7 +159,7 @@ async def test_a_damaged_record_on_redis(adapter: BaseStorageAdapter, put: Put, 
 
 @pytest.mark.parametrize("command", ["rpush", "sadd", "hset"])
 @on("redis")
-async def test_something_else_than_a_string_on_redis(
+async def test_other_type_than_string_on_redis_is_a_serialization_error(
     adapter: BaseStorageAdapter, url: str, place: TaskiqFlowConfig, command: str
 ) -> None:
     name = f"{place.storage_namespace}:{KEY}"
@@ -172,7 +174,9 @@ async def test_something_else_than_a_string_on_redis(
 
 
 @on(*SQL)
-async def test_damaged_metadata_and_times_in_sql(adapter: BaseStorageAdapter, put: Put, tmp_path: Path) -> None:
+async def test_damaged_metadata_and_times_in_sql_are_serialization_errors(
+    adapter: BaseStorageAdapter, put: Put, tmp_path: Path
+) -> None:
     trace = tmp_path / "executed"
     for damage, content in {**damaged_values(trace), "a list": "[]"}.items():
         await put("metadata", content)
@@ -187,7 +191,9 @@ async def test_damaged_metadata_and_times_in_sql(adapter: BaseStorageAdapter, pu
 
 
 @on("sqlite+aiosqlite")
-async def test_columns_of_sqlite_that_hold_other_types(adapter: BaseStorageAdapter, put: Put, tmp_path: Path) -> None:
+async def test_columns_of_sqlite_with_other_types_are_serialization_errors(
+    adapter: BaseStorageAdapter, put: Put, tmp_path: Path
+) -> None:
     trace = tmp_path / "executed"
     blobs = {"a pickle": pickle.dumps(Bomb(trace)), "no text": b"\xff\xfe", "UTF-16": '"text"'.encode("utf-16")}
     assert not await complaints(adapter, put, "value", blobs)
@@ -211,7 +217,7 @@ async def test_columns_of_sqlite_that_hold_other_types(adapter: BaseStorageAdapt
         pytest.param('{"$type":"tuple","value":[', id="tagged"),
     ],
 )
-async def test_a_hundred_megabytes_of_nested_brackets(  # noqa: PLR0917 - fixtures come by name
+async def test_hundred_megabytes_of_nested_brackets_cost_little_memory(  # noqa: PLR0917 - fixtures come by name
     place: TaskiqFlowConfig, adapter: BaseStorageAdapter, put: Put, unit: str, amount: Amount, tell: Tell
 ) -> None:
     size = amount(1_000_000, 100_000_000)

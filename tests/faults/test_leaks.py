@@ -12,6 +12,8 @@ from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.factory import StorageAdapterFactory
 from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
+from taskiq_flow.storage.sql.engines import is_in_memory
+from taskiq_flow.storage.sql.runners import ThreadRunner
 from tests.faults.conftest import Amount, Tell
 from tests.faults.resources import held, nothing_is_left, open_files, others_have_ended, settled
 from tests.faults.storages import IN_THREADS, SERVERS, on
@@ -42,7 +44,9 @@ async def all_connections(adapter: BaseStorageAdapter) -> None:
     """Open all connections that the pool of an adapter with threads keeps: how many calls are really at once is a
     matter of luck.
     """
-    if isinstance(adapter, SQLAlchemyStorageAdapter) and adapter._async_engines is None and not adapter._in_memory:
+    if not isinstance(adapter, SQLAlchemyStorageAdapter) or is_in_memory(adapter._url):
+        return
+    if isinstance(adapter._runner, ThreadRunner):
         together = threading.Barrier(KEPT)
         await asyncio.gather(*(adapter._run(lambda _connection: together.wait(10)) for _ in range(KEPT)))
 
@@ -64,26 +68,26 @@ def use_for_long(adapter: BaseStorageAdapter, loops: int, calls: int, tell: Tell
 
 
 @on("memory", "sqlite+aiosqlite", *SERVERS)
-def test_nothing_is_left(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
+def test_adapter_leaves_nothing_open(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
     adapter = StorageAdapterFactory.create_storage_adapter(place)
     use_for_long(adapter, loops=amount(3, 50), calls=amount(100, 2000), tell=tell)
 
 
 @on("sqlite+pysqlite", *IN_THREADS)
-def test_nothing_is_left_of_threads(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
+def test_adapter_in_threads_leaves_nothing_open(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
     adapter = StorageAdapterFactory.create_storage_adapter(place)
     use_for_long(adapter, loops=amount(3, 50), calls=amount(100, 400), tell=tell)
 
 
 @pytest.mark.parametrize("driver", ["aiosqlite", "pysqlite"])
-def test_nothing_is_left_of_a_database_in_memory(driver: str, amount: Amount, tell: Tell) -> None:
+def test_database_in_memory_leaves_nothing_open(driver: str, amount: Amount, tell: Tell) -> None:
     adapter = SQLAlchemyStorageAdapter(f"sqlite+{driver}://", async_mode=driver == "aiosqlite")
     use_for_long(adapter, loops=amount(3, 50), calls=amount(100, 400), tell=tell)
     adapter.close_from_outside()
 
 
 @on("memory", "sqlite+aiosqlite", "sqlite+pysqlite", *SERVERS, *IN_THREADS)
-async def test_it_is_closed_while_calls_are_under_way(place: TaskiqFlowConfig, amount: Amount) -> None:
+async def test_aclose_while_calls_are_under_way_disturbs_none(place: TaskiqFlowConfig, amount: Amount) -> None:
     adapter = StorageAdapterFactory.create_storage_adapter(place)
     await adapter.set("key", "value")
     await adapter.aclose()

@@ -44,7 +44,7 @@ def pause():
 
 
 @pytest.mark.parametrize("case", ["REFUSES", "SILENT", "WRONG"])
-async def test_first_call(case, adapter):
+async def test_first_call_shows_no_password(case, adapter):
     logging.getLogger("user").warning("%r", adapter)
     try:
         await adapter.set("key", "value")
@@ -54,7 +54,7 @@ async def test_first_call(case, adapter):
 
 
 @pytest.mark.parametrize("case", ["RIGHT"])
-async def test_later_call(case, adapter, pause):
+async def test_later_call_shows_no_password(case, adapter, pause):
     await adapter.set("key", "value")
     pause()
     await adapter.get("key")

@@ -115,7 +115,7 @@ async def test_acknowledged_writes_survive_and_the_adapter_goes_on(  # noqa: PLR
 
 @on(*SERVERS, *IN_THREADS)
 @END
-async def test_a_restart_between_calls_costs_none(
+async def test_restart_between_calls_costs_no_call(
     url: str, server: PrivateServer, connect: Connect, end: Callable[[PrivateServer], None]
 ) -> None:
     adapter = connect(url, storage_connect_timeout=5.0, storage_operation_timeout=5.0)

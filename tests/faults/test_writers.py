@@ -29,7 +29,7 @@ def new_places(place: TaskiqFlowConfig, count: int) -> list[TaskiqFlowConfig]:
 
 
 @on("sqlite+aiosqlite", "sqlite+pysqlite", *SERVERS, *IN_THREADS)
-async def test_processes_race_to_create_the_table_and_write_at_once(
+async def test_processes_race_to_create_the_table_and_lose_no_write(
     scheme: str, place: TaskiqFlowConfig, amount: Amount, tell: Tell
 ) -> None:
     writers = 8 if scheme.startswith("sqlite") else 16
@@ -52,7 +52,9 @@ async def test_processes_race_to_create_the_table_and_write_at_once(
 
 
 @on("sqlite+aiosqlite", "sqlite+pysqlite")
-async def test_what_a_killed_process_was_promised_is_there(place: TaskiqFlowConfig, amount: Amount, tell: Tell) -> None:
+async def test_acknowledged_writes_of_a_killed_process_are_there(
+    place: TaskiqFlowConfig, amount: Amount, tell: Tell
+) -> None:
     ledger, kills, began = Ledger(), amount(3, 100), time.monotonic()
     for kill in range(kills):
         with doomed_writer(place, kill) as (process, acknowledged):

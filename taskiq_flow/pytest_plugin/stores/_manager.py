@@ -10,7 +10,6 @@ from taskiq_flow.pytest_plugin.servers import Server, ServerPool, ServerSettings
 from taskiq_flow.pytest_plugin.stores._background import BackgroundLoop
 from taskiq_flow.pytest_plugin.stores.base import IsolatedStore, Process, StorageKind, StorageUnavailable
 from taskiq_flow.storage.testing import recycle
-from taskiq_flow.storage.threads import end_spare_threads
 
 __all__ = ["StoreManager"]
 
@@ -73,7 +72,6 @@ class StoreManager:
             for kind in kinds:
                 kind.close()
             self.background.close()
-            end_spare_threads()
             self._recycling.close()
             return problems
         finally:

@@ -56,7 +56,8 @@ def _forget_server(name: str) -> None:
 def _build(url: str, config: "TaskiqFlowConfig") -> "BaseStorageAdapter":
     import fakeredis
 
-    from taskiq_flow.storage.redis.adapter import QUIET, RedisStorageAdapter
+    from taskiq_flow.storage.redis import RedisStorageAdapter
+    from taskiq_flow.storage.redis.clients import QUIET
 
     fake = server(url)
     return RedisStorageAdapter(

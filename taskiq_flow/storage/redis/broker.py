@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection
 
-from taskiq_flow.storage.redis.adapter import client_options, cluster_client_options
+from taskiq_flow.storage.redis.clients import client_options, cluster_client_options
 
 __all__ = ["BrokerServer", "server_of"]
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BindParameter,
     Column,
     ColumnElement,
+    Connection,
     Dialect,
     LargeBinary,
     MetaData,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     delete,
+    exc,
     insert,
     or_,
     select,
@@ -34,6 +36,7 @@ __all__ = ["Statements", "statements"]
 
 _KEY = ("namespace", "key")
 _CONTENT = ("value", "created_at", "expires_at", "metadata")
+_ATTEMPTS = 10
 
 
 class Statements:
@@ -67,17 +70,17 @@ class Statements:
         self.upsert, self.insert_if_absent = _conditional_inserts(table, dialect, expired)
 
         same = {column: _same(table, column, dialect) for column in _CONTENT}
-        mortal = (*live_here, *same.values())
-        immortal = (*live_here, *(same | {"expires_at": kept.expires_at.is_(None)}).values())
-        self._remove_seen = {True: delete(table).where(*mortal), False: delete(table).where(*immortal)}
-        self._replace_seen = {True: update(table).where(*mortal), False: update(table).where(*immortal)}
+        expiring = (*live_here, *same.values())
+        lasting = (*live_here, *(same | {"expires_at": kept.expires_at.is_(None)}).values())
+        self._remove_seen = {True: delete(table).where(*expiring), False: delete(table).where(*lasting)}
+        self._replace_seen = {True: update(table).where(*expiring), False: update(table).where(*lasting)}
 
     def remove_seen(self, expires: bool) -> Any:
-        """Return the statement that removes an entry that still is as it was seen, with an end of its life or none."""
+        """Return the statement that removes an entry that still is as it was seen, with or without expiry."""
         return self._remove_seen[expires]
 
     def replace_seen(self, expires: bool) -> Update:
-        """Return the statement that writes over an entry that still is as it was seen, with an end or none."""
+        """Return the statement that writes over an entry that still is as it was seen, with or without expiry."""
         return self._replace_seen[expires]
 
     def live_keys(self, is_bounded_below: bool, is_bounded_above: bool) -> Select[Any]:
@@ -89,6 +92,34 @@ class Statements:
         if is_bounded_below:
             statement = statement.where(key >= bindparam("low"))
         return statement.where(key < bindparam("high")) if is_bounded_above else statement
+
+    def store(self, connection: Connection, row: dict[str, Any]) -> None:
+        """Store a row, whatever was there, in one statement where the database has one for it."""
+        if self.upsert is not None:
+            connection.execute(self.upsert, row)
+            return
+        here = {"of": row["namespace"], "at": row["key"]}
+        for attempt in range(_ATTEMPTS):
+            if connection.execute(self.update, here | row).rowcount:
+                return
+            try:
+                connection.execute(self.insert, row)
+            except exc.IntegrityError:  # another writer inserted it first: update that one
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def store_if_absent(self, connection: Connection, row: dict[str, Any], now: int) -> bool:
+        """Store a row unless a live one is there; return whether it was stored."""
+        if self.insert_if_absent is not None:
+            return connection.execute(self.insert_if_absent, {**row, "now": now}).rowcount > 0
+        connection.execute(self.discard_expired, {"of": row["namespace"], "at": row["key"], "now": now})
+        try:
+            connection.execute(self.insert, row)
+        except exc.IntegrityError:  # somebody else's is there
+            return False
+        return True
 
 
 @lru_cache(maxsize=64)
