@@ -345,12 +345,12 @@ async def test_shutdown_closes_what_is_its_own() -> None:
         async def aclose(self) -> None:
             self.closed += 1
 
-    for owns_storage in (False, True):
+    for owns_storage in (None, False, True):
         storage = Closing()
         backend: StorageResultBackend[Any] = StorageResultBackend(storage, owns_storage=owns_storage)
         await backend.startup()
         await backend.shutdown()
-        assert storage.closed == owns_storage
+        assert storage.closed == bool(owns_storage)
 
 
 # --- keys and entries -------------------------------------------------------------------------------------------------

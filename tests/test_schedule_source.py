@@ -419,6 +419,16 @@ async def test_a_schedule_with_a_cron_and_a_time_is_sent_by_every_scheduler(
     assert await ids(sources[0]) == ["one"]
 
 
+async def test_a_prefix_means_the_same_with_a_colon_and_without() -> None:
+    storage = InMemoryStorageAdapter()
+    with_colon, without = (StorageScheduleSource(storage, prefix=prefix) for prefix in ("jobs:", "jobs"))
+    await with_colon.add_schedule(
+        ScheduledTask(task_name="t", labels={}, args=[], kwargs={}, schedule_id="1", cron="* * * * *")
+    )
+    assert [schedule.schedule_id for schedule in await without.get_schedules()] == ["1"]
+    assert await storage.keys() == ["jobs:1"]
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -429,12 +439,12 @@ async def test_shutdown_closes_what_is_its_own() -> None:
         async def aclose(self) -> None:
             self.closed += 1
 
-    for owns_storage in (False, True):
+    for owns_storage in (None, False, True):
         storage = Closing()
         source = StorageScheduleSource(storage, owns_storage=owns_storage)
         await source.startup()
         await source.shutdown()
-        assert storage.closed == owns_storage
+        assert storage.closed == bool(owns_storage)
 
 
 def test_settings_that_cannot_be_used() -> None:
