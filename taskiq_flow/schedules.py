@@ -1,6 +1,6 @@
 """What a schedule of taskiq's means: when it is due, and when two are the same. Nothing else in the package says so."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -20,7 +20,7 @@ _SHORTEST_INTERVAL = 0.75
 def aware_time(schedule: ScheduledTask) -> datetime | None:
     """Return the time of a one-off as taskiq reads it: without a time zone it is UTC; None where there is none."""
     time = schedule.time
-    return time.replace(tzinfo=timezone.utc) if time is not None and time.tzinfo is None else time
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 def interval_of(schedule: ScheduledTask) -> timedelta | None:

@@ -1,6 +1,6 @@
 """What a schedule means."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from taskiq import ScheduledTask
 from taskiq_flow import schedules
 from taskiq_flow.exceptions import ConfigurationError
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def scheduled(**timing: Any) -> ScheduledTask:
@@ -58,5 +58,5 @@ def test_a_cron_expression_is_read_in_its_zone(cron: str, offset: Any, is_due: b
 
 @pytest.mark.parametrize(("cron", "offset"), [("every day", None), ("0 9 * * *", "Europe/Atlantis")])
 def test_a_cron_expression_that_cannot_be_read_is_named(cron: str, offset: Any) -> None:
-    with pytest.raises(ConfigurationError, match="the schedule .1. of task t will never fire"):
+    with pytest.raises(ConfigurationError, match=r"the schedule .1. of task t will never fire"):
         schedules.is_cron_due(scheduled(cron=cron, cron_offset=offset), NOON)
