@@ -32,9 +32,8 @@ class Noted(TaskiqMiddleware):
         note("handled")
 
 
-broker.add_middlewares(
-    Noted(), *StorageAdapterFactory.create_default_middlewares(TaskiqFlowConfig(), broker=broker).values()
-)
+middlewares = StorageAdapterFactory.create_default_middlewares(TaskiqFlowConfig(), broker=broker)
+broker.add_middlewares(Noted(), middlewares["storage"], middlewares["cache"])
 
 
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from taskiq_flow.schedule_source import StorageScheduleSource
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
 from tests.adapters import SixMethods
 
-NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 MakeAdapter = Callable[..., BaseStorageAdapter]
 FROZEN = pytest.mark.frozen_clock(at=NOW.isoformat())
 INTERVALS = pytest.mark.skipif("interval" not in ScheduledTask.model_fields, reason="this taskiq has no intervals")
@@ -241,7 +241,7 @@ async def test_of_many_schedulers_one_sends_a_one_off(make_storage_adapter: Make
 
 async def test_a_one_off_for_later_is_listed(storage: BaseStorageAdapter) -> None:
     source = StorageScheduleSource(storage)
-    await source.add_schedule(schedule_of(time=datetime.now(timezone.utc) + timedelta(days=1)))
+    await source.add_schedule(schedule_of(time=datetime.now(UTC) + timedelta(days=1)))
     assert await ids(source) == ["one"]
 
 
