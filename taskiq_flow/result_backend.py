@@ -9,8 +9,9 @@ from taskiq import AsyncResultBackend, TaskiqResult
 from taskiq.depends.progress_tracker import TaskProgress, TaskState
 
 from taskiq_flow.exceptions import ConfigurationError, ResultIsMissingError
+from taskiq_flow.records.conversion import to_data
 from taskiq_flow.records.keys import key_of
-from taskiq_flow.records.results import StoredOutcome, not_a_record, store, to_data
+from taskiq_flow.records.results import StoredOutcome, not_a_record, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.retries import RETRY_FOR, while_unreachable
@@ -42,9 +43,9 @@ class StorageResultBackend(AsyncResultBackend[T]):
     :param ttl_seconds: seconds that results and progress live; None for the storage's default.
     :param retry_for: seconds, in all, for which a result is offered again to a storage that cannot be reached; 0 for
         one attempt.
-    :param owns_storage: whether the storage is closed at shutdown.
-    :raises ConfigurationError: ``storage`` is no adapter, or ``retry_for`` is negative.
-    :raises InvalidTTLError: ``ttl_seconds`` is no legal time to live.
+    :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
+    :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
+    :raises InvalidTTLError: if ``ttl_seconds`` is no legal time to live.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         keep_results: bool = True,
         ttl_seconds: float | None = None,
         retry_for: float = RETRY_FOR,
-        owns_storage: bool = False,
+        owns_storage: bool | None = None,
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter, not {storage!r}")
@@ -66,7 +67,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         self.keep_results = keep_results
         self.ttl_seconds = ttl_seconds
         self.retry_for = retry_for
-        self._owns_storage = owns_storage
+        self._owns_storage = bool(owns_storage)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this backend's own."""
@@ -78,7 +79,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
     async def set_result(self, task_id: str, result: TaskiqResult[T]) -> None:
         """Store a result, as whole as it can be.
 
-        :raises StorageError: the storage failed, and takes not even a note that says so.
+        :raises StorageError: if the storage failed, and takes not even a note that says so.
         """
         key = _result_key(task_id)
 
@@ -102,7 +103,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
     async def is_result_ready(self, task_id: str) -> bool:
         """Return whether there is a result.
 
-        :raises StorageError: the storage failed.
+        :raises StorageError: if the storage failed.
         """
         return await self.storage.exists(_result_key(task_id))
 
@@ -110,9 +111,9 @@ class StorageResultBackend(AsyncResultBackend[T]):
         """Return a result; where results are not kept, to one reader.
 
         :param with_logs: whether the result's log comes with it.
-        :raises ResultIsMissingError: there is none.
-        :raises SerializationError: what is stored is damaged, or no result; it stays where it is.
-        :raises StorageError: the storage failed.
+        :raises ResultIsMissingError: if there is none.
+        :raises SerializationError: if what is stored is damaged, or no result; it stays where it is.
+        :raises StorageError: if the storage failed.
         """
         key = _result_key(task_id)
         data = await self.storage.get(key)
@@ -133,8 +134,8 @@ class StorageResultBackend(AsyncResultBackend[T]):
     async def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:
         """Store how far a task is.
 
-        :raises SerializationError: its ``meta`` is no data.
-        :raises StorageError: the storage failed.
+        :raises SerializationError: if its ``meta`` is no data.
+        :raises StorageError: if the storage failed.
         """
         state = progress.state.value if isinstance(progress.state, TaskState) else progress.state
         data = {"state": state, "meta": to_data(progress.meta)}
@@ -143,8 +144,8 @@ class StorageResultBackend(AsyncResultBackend[T]):
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
         """Return how far a task is; None where it has not said.
 
-        :raises SerializationError: what is stored is damaged, or no progress.
-        :raises StorageError: the storage failed.
+        :raises SerializationError: if what is stored is damaged, or no progress.
+        :raises StorageError: if the storage failed.
         """
         key = _progress_key(task_id)
         data = await self.storage.get(key)

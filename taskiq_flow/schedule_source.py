@@ -4,8 +4,7 @@ import glob
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 from taskiq import ScheduledTask, ScheduleSource
@@ -13,8 +12,10 @@ from taskiq.exceptions import ScheduledTaskCancelledError
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, SerializationError, UnsupportedOperationError
-from taskiq_flow.records.keys import key_of
-from taskiq_flow.records.results import not_a_record, to_data
+from taskiq_flow.records.conversion import to_data
+from taskiq_flow.records.keys import checked_prefix, key_of
+from taskiq_flow.records.results import not_a_record
+from taskiq_flow.schedules import Timing
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
@@ -26,11 +27,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_MINUTE = 60_000
 _CLAIM_LIVES_FOR = 3600.0
 """Seconds for which it is known when something that repeats was sent last, beyond its interval."""
-_SHORTEST_INTERVAL = 0.75
-"""The part of an interval that must have passed: one claim may be late, where the storage is slow, and the next not."""
 
 
 class StorageScheduleSource(ScheduleSource):
@@ -46,21 +44,23 @@ class StorageScheduleSource(ScheduleSource):
     its scheduler died, or was held up for that long, between sending and removing. With ``resend_after=None`` it is
     removed before it is sent: at most once. What repeats is sent at most once each time, and again the next time.
 
-    An adapter with only the six methods of the API page has nothing to claim with but ``delete``: there a one-off is
-    sent at most once, and what repeats by every scheduler, as with taskiq's other sources. The latter holds everywhere
-    for a schedule that has more than one of ``cron``, ``interval`` and ``time``.
+    An adapter with only the six abstract methods of ``BaseStorageAdapter`` has nothing to claim with but ``delete``:
+    there a one-off is sent at most once, and what repeats by every scheduler, as with taskiq's other sources. The
+    latter holds everywhere for a schedule that has more than one of ``cron``, ``interval`` and ``time``.
 
     Schedules never expire, whatever the storage's default time to live. What is stored under their keys and is no
     schedule is logged, once, and left alone; the others go on.
 
     :param storage: where schedules are kept.
-    :param prefix: what the storage's keys begin with; two applications on one storage need two.
+    :param prefix: what the storage's keys begin with, with or without a colon at its end; two applications on one
+        storage need two.
     :param resend_after: seconds after which a one-off that was claimed and not sent is taken up again: more than the
         scheduler's ``--update-interval`` (a minute by default), which has to see that it was away.
     :param retry_for: seconds, in all, for which a storage that cannot be reached is asked again; 0 for one attempt.
-    :param owns_storage: whether the storage is closed at shutdown.
-    :raises ConfigurationError: ``storage`` is no adapter, ``prefix`` is empty, or ``retry_for`` is negative.
-    :raises InvalidTTLError: ``resend_after`` is not above 0.
+    :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
+    :raises ConfigurationError: if ``storage`` is no adapter, keys cannot begin with ``prefix``, or ``retry_for`` is
+        negative.
+    :raises InvalidTTLError: if ``resend_after`` is not above 0.
     """
 
     def __init__(
@@ -70,12 +70,10 @@ class StorageScheduleSource(ScheduleSource):
         prefix: str = "schedule",
         resend_after: float | None = 300.0,
         retry_for: float = RETRY_FOR,
-        owns_storage: bool = False,
+        owns_storage: bool | None = None,
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter, not {storage!r}")
-        if not prefix:
-            raise ConfigurationError("prefix is empty: it tells schedules from whatever else is stored")
         if not retry_for >= 0:
             raise ConfigurationError(f"retry_for must be a number of seconds, or 0, not {retry_for!r}")
         if resend_after is not None:
@@ -83,8 +81,9 @@ class StorageScheduleSource(ScheduleSource):
         self.storage = storage
         self.resend_after = resend_after
         self.retry_for = retry_for
-        self._prefix = prefix
-        self._owns_storage = owns_storage
+        self._prefix = checked_prefix(prefix)
+        self._claims_prefix = checked_prefix(f"{self._prefix}-claim")
+        self._owns_storage = bool(owns_storage)
         self._complained: set[str] = set()
 
     async def shutdown(self) -> None:
@@ -97,19 +96,19 @@ class StorageScheduleSource(ScheduleSource):
     async def add_schedule(self, schedule: ScheduledTask) -> None:
         """Store a schedule, over the one that has its id.
 
-        :raises SerializationError: its arguments or labels are no data.
-        :raises StorageError: the storage failed.
+        :raises SerializationError: if its arguments or labels are no data.
+        :raises StorageError: if the storage failed.
         """
         key, data = self._key(schedule.schedule_id), schedule.model_dump()
         try:
             await self._keep(key, data)
-        except TypeError:  # the codec's refusal; adapters of one's own, on json, say it like this too
+        except TypeError:  # the codec's refusal; custom adapters, on json, say it like this too
             await self._keep(key, to_data(data))
 
     async def get_schedules(self) -> list[ScheduledTask]:
         """Return the schedules, in the order of their keys, but for the one-offs that are claimed.
 
-        :raises StorageError: the storage failed.
+        :raises StorageError: if the storage failed.
         """
         keys = await self._patiently(lambda: self.storage.keys(f"{glob.escape(self._prefix)}:*"))
         found = [await self._read(key) for key in keys]
@@ -118,7 +117,7 @@ class StorageScheduleSource(ScheduleSource):
     async def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule; nothing happens where there is none.
 
-        :raises StorageError: the storage failed.
+        :raises StorageError: if the storage failed.
         """
         await self.storage.delete(self._key(schedule_id))
         await self.storage.delete(self._claim_key(schedule_id))
@@ -127,7 +126,7 @@ class StorageScheduleSource(ScheduleSource):
         """Store a schedule without an end."""
         try:
             await self.storage.set_entry(StorageEntry(key, data))
-        except UnsupportedOperationError:  # an adapter with the page's six methods, which may have a default
+        except UnsupportedOperationError:  # an adapter with only the six abstract methods, which may have a default
             await self.storage.set(key, data, rules.MAX_TTL_SECONDS)
 
     async def _read(self, key: str) -> ScheduledTask | None:
@@ -146,10 +145,10 @@ class StorageScheduleSource(ScheduleSource):
     async def pre_send(self, task: ScheduledTask) -> None:
         """Claim what is due, for this scheduler.
 
-        :raises ScheduledTaskCancelledError: it is not to be sent: it was removed, or changed, or is another's.
-        :raises StorageError: the storage failed.
+        :raises ScheduledTaskCancelledError: if it is not to be sent: it was removed, or changed, or is another's.
+        :raises StorageError: if the storage failed.
         """
-        timing = _Timing.of(task)
+        timing = Timing.of(task)
         try:
             is_mine = await self._claims(task, timing)
         except UnsupportedOperationError:
@@ -158,18 +157,18 @@ class StorageScheduleSource(ScheduleSource):
             raise ScheduledTaskCancelledError
 
     async def post_send(self, task: ScheduledTask) -> None:
-        """Remove a one-off that was sent, unless it has been changed meanwhile: by its own task, for example.
+        """Remove a one-off that was sent, unless it has been changed since: by its own task, for example.
 
-        :raises StorageError: the storage failed.
+        :raises StorageError: if the storage failed.
         """
-        if not _Timing.of(task).is_one_off or self.resend_after is None:
+        if not Timing.of(task).is_one_off or self.resend_after is None:
             return
         with suppress(UnsupportedOperationError):  # what cannot be claimed was removed before it was sent
             # In this order, or another scheduler might claim it in between.
             await self._patiently(lambda: self._remove(task))
             await self._release(task)
 
-    async def _claims(self, task: ScheduledTask, timing: "_Timing") -> bool:
+    async def _claims(self, task: ScheduledTask, timing: Timing) -> bool:
         """Claim what is due, if it is still to be sent; return False where it is not, or another has claimed it."""
         if timing.is_mixed:
             return await self._is_wanted(task)
@@ -183,7 +182,7 @@ class StorageScheduleSource(ScheduleSource):
         await self._release(task)
         return False
 
-    async def _claim(self, task: ScheduledTask, timing: "_Timing") -> bool:
+    async def _claim(self, task: ScheduledTask, timing: Timing) -> bool:
         key = self._claim_key(task.schedule_id)
         claimed, now = await self.storage.get(key), clock.now_ms()
         due, lives_for = timing.due(now), _CLAIM_LIVES_FOR
@@ -197,14 +196,14 @@ class StorageScheduleSource(ScheduleSource):
 
     async def _release(self, task: ScheduledTask) -> None:
         """Give up the claim on a one-off; on what repeats it stays, and tells when it was sent last."""
-        timing = _Timing.of(task)
+        timing = Timing.of(task)
         if timing.is_one_off:
             key, due = self._claim_key(task.schedule_id), timing.due(0)
             await self._patiently(lambda: self.storage.compare_and_set(key, due, ABSENT))
 
     async def _is_under_way(self, schedule: ScheduledTask) -> bool:
         """Return whether a one-off is claimed: a scheduler is sending it, or has failed to."""
-        timing, now = _Timing.of(schedule), clock.now_ms()
+        timing, now = Timing.of(schedule), clock.now_ms()
         if timing.is_one_off and timing.due(now) <= now:
             with suppress(SerializationError):  # whoever is to send it will say so
                 claimed = await self._patiently(lambda: self.storage.get(self._claim_key(schedule.schedule_id)))
@@ -214,7 +213,7 @@ class StorageScheduleSource(ScheduleSource):
     async def _is_wanted(self, task: ScheduledTask) -> bool:
         """Return whether a schedule is still stored, and for the same time."""
         stored = await self._read(self._key(task.schedule_id))
-        return stored is not None and _Timing.of(stored) == _Timing.of(task)
+        return stored is not None and Timing.of(stored) == Timing.of(task)
 
     async def _takes(self, task: ScheduledTask) -> bool:
         """Remove a schedule; return whether it was this call that did."""
@@ -224,7 +223,7 @@ class StorageScheduleSource(ScheduleSource):
     async def _remove(self, task: ScheduledTask) -> None:
         key = self._key(task.schedule_id)
         data = await self.storage.get(key)
-        if data is not None and _Timing.of(_schedule(key, data)) == _Timing.of(task):
+        if data is not None and Timing.of(_schedule(key, data)) == Timing.of(task):
             await self.storage.compare_and_set(key, data, ABSENT)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
@@ -236,49 +235,10 @@ class StorageScheduleSource(ScheduleSource):
         return key_of(self._prefix, schedule_id)
 
     def _claim_key(self, schedule_id: str) -> str:
-        return key_of(f"{self._prefix}-claim", schedule_id)
+        return key_of(self._claims_prefix, schedule_id)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage!r})"
-
-
-class _Timing(NamedTuple):
-    """When a schedule is to be sent; claims hold milliseconds since the epoch."""
-
-    cron: str | None
-    cron_offset: str | timedelta | None
-    interval: timedelta | None
-    time: datetime | None
-
-    @classmethod
-    def of(cls, schedule: ScheduledTask) -> "_Timing":
-        interval = getattr(schedule, "interval", None)  # not in taskiq 0.11
-        return cls(
-            cron=schedule.cron,
-            cron_offset=schedule.cron_offset,
-            interval=timedelta(seconds=interval) if isinstance(interval, int) else interval,
-            time=None if schedule.time is None else _aware(schedule.time),
-        )
-
-    @property
-    def is_one_off(self) -> bool:
-        return self.cron is None and self.interval is None
-
-    @property
-    def is_mixed(self) -> bool:
-        return [self.cron, self.interval, self.time].count(None) < 2
-
-    def due(self, now: int) -> int:
-        """Return the time for which it is due, if it is due ``now``."""
-        if self.time is not None:
-            return clock.to_ms(self.time)
-        return now - now % _MINUTE if self.cron is not None else now
-
-    def is_covered(self, due: int, claimed: Any) -> bool:
-        """Return whether the time that was ``claimed`` last is this one; for intervals, too short before it."""
-        if self.interval is None or not isinstance(claimed, int):
-            return bool(claimed == due)
-        return 0 <= due - claimed < self.interval.total_seconds() * 1000 * _SHORTEST_INTERVAL
 
 
 def _schedule(key: str, data: Any) -> ScheduledTask:
@@ -286,8 +246,3 @@ def _schedule(key: str, data: Any) -> ScheduledTask:
         return ScheduledTask.model_validate(data)
     except pydantic.ValidationError as error:
         raise not_a_record(key, "schedule", error) from None
-
-
-def _aware(time: datetime) -> datetime:
-    """Return a schedule's time as taskiq reads it: without a time zone it is UTC."""
-    return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time

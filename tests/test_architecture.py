@@ -23,6 +23,7 @@ KNOW_TASKIQ = {
     "pytest_plugin",
     "result_backend.py",
     "schedule_source.py",
+    "schedules.py",
 }
 ABOVE_STORAGE = ("taskiq_flow.middlewares", "taskiq_flow.pipeline", "taskiq_flow.records.results")
 HEAVY = ["taskiq", "redis", "fakeredis", "asyncpg", "asyncmy", "aiosqlite", "sqlalchemy", "pydantic", "docker"]
@@ -89,6 +90,32 @@ def test_lazy_names_are_those_that_type_checkers_see(module: Path) -> None:
         assert getattr(package, each).__class__, "it can be had"
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'Nonsense'"):
         package.Nonsense  # noqa: B018 - the mistake is the point
+
+
+def names_in(module: Path) -> set[str]:
+    """Return every name and attribute that a module speaks of."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    return {node.id for node in nodes if isinstance(node, ast.Name)} | {
+        node.attr for node in nodes if isinstance(node, ast.Attribute)
+    }
+
+
+def test_one_module_changes_taskiqs_receiver() -> None:
+    changing = [module for module in MODULES if "run_task" in names_in(module) and "Receiver" in names_in(module)]
+    assert [module.relative_to(PACKAGE).as_posix() for module in changing] == ["middlewares/_receiver.py"]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_only_records_knows_the_stored_form_of_errors(module: Path) -> None:
+    if place(module) in {
+        "cache",
+        "middlewares",
+        "result_backend.py",
+        "schedule_source.py",
+        "history.py",
+        "pipeline.py",
+    }:
+        assert not names_in(module) & {"asdict", "astuple", "TypeAdapter"}, "records.errors and records.results do that"
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -300,22 +300,44 @@ async def test_over_six_methods_one_creates_in_each_process() -> None:
         assert await cache.clear() == 1, "the note of the failure"
 
 
-async def test_a_storage_that_was_handed_in_stays_open() -> None:
-    closed = []
+class WatchedStorage(InMemoryStorageAdapter):
+    """Counts how often it was closed."""
 
-    class Watched(InMemoryStorageAdapter):
-        async def aclose(self) -> None:
-            closed.append(self)
+    closed = 0
 
-    storage = Watched()
-    async with StorageCacheAdapter(storage):
-        pass
-    assert closed == []
-    async with StorageCacheAdapter(storage, owns_storage=True):
-        pass
-    async with InMemoryCacheAdapter(storage=storage):
-        pass
-    assert closed == [storage, storage]
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("kind", [StorageCacheAdapter, InMemoryCacheAdapter, RedisCacheAdapter])
+async def test_a_storage_that_was_handed_in_stays_open_unless_it_is_handed_over(kind: Any) -> None:
+    for owns_storage in (None, False, True):
+        storage = WatchedStorage()
+        async with kind(storage=storage, owns_storage=owns_storage):
+            pass
+        assert storage.closed == bool(owns_storage)
+
+
+async def test_a_storage_that_was_made_here_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Any] = []
+
+    async def aclose(storage: Any) -> None:
+        closed.append(storage)
+
+    for kind, storage in ((InMemoryCacheAdapter, InMemoryStorageAdapter), (RedisCacheAdapter, RedisStorageAdapter)):
+        monkeypatch.setattr(storage, "aclose", aclose)
+        async with kind() as cache:
+            pass
+        assert closed.pop() is cache.storage
+
+
+async def test_a_prefix_means_the_same_with_a_colon_and_without() -> None:
+    storage = InMemoryStorageAdapter()
+    with_colon, without = (StorageCacheAdapter(storage, prefix=prefix) for prefix in ("prices:", "prices"))
+    await with_colon.set("key", 1)
+    assert await without.get("key") == 1
+    assert await storage.keys() == ["prices:key"]
+    assert await without.clear() == 1
 
 
 @pytest.mark.parametrize(
@@ -327,8 +349,10 @@ async def test_a_storage_that_was_handed_in_stays_open() -> None:
         ({"lock_timeout": 0}, ConfigurationError),
         ({"lock_timeout": float("inf")}, ConfigurationError),
         ({"lock_timeout": 1e12}, InvalidTTLError),
-        ({"prefix": ""}, ValueError),
-        ({"prefix": "p" * 1000}, ValueError),
+        ({"prefix": ""}, ConfigurationError),
+        ({"prefix": ":"}, ConfigurationError),
+        ({"prefix": "p" * 1000}, ConfigurationError),
+        ({"prefix": None}, ConfigurationError),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], error: type[Exception]) -> None:

@@ -1,6 +1,7 @@
 """What a cache of one process counts and says."""
 
 import asyncio
+import hashlib
 import logging
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from taskiq_flow import clock
 from taskiq_flow.cache import CacheStats, InMemoryCacheAdapter, RedisCacheAdapter, StorageCacheAdapter
-from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, SerializationError, StorageConnectionError
+from taskiq_flow.exceptions import ConfigurationError, SerializationError, StorageConnectionError
 from taskiq_flow.storage import InMemoryStorageAdapter
 from tests.adapters import SixMethods
 
@@ -77,7 +78,7 @@ async def test_only_values_are_invalidated() -> None:
 
 def test_what_it_is_called() -> None:
     assert repr(RedisCacheAdapter()) == (
-        "RedisCacheAdapter(RedisStorageAdapter(redis://localhost:6379, namespace='taskiq_flow'), prefix='cache:')"
+        "RedisCacheAdapter(RedisStorageAdapter(redis://localhost:6379, namespace='taskiq_flow'), prefix='cache')"
     )
 
 
@@ -91,9 +92,9 @@ def test_what_is_said_of_bad_settings() -> None:
 
 
 def test_the_longest_prefix() -> None:
-    assert StorageCacheAdapter(InMemoryStorageAdapter(), prefix="p" * 953)
-    with pytest.raises(InvalidKeyError):
-        StorageCacheAdapter(InMemoryStorageAdapter(), prefix="p" * 954)
+    assert StorageCacheAdapter(InMemoryStorageAdapter(), prefix="p" * 952)
+    with pytest.raises(ConfigurationError, match=r"^prefix cannot be used: with an id, the storage key 'ppp"):
+        StorageCacheAdapter(InMemoryStorageAdapter(), prefix="p" * 953)
 
 
 async def test_a_creator_that_asks_for_its_own_key() -> None:
@@ -200,3 +201,16 @@ class TestOverSixMethods:
         await cache.set("key", "theirs")
         monkeypatch.setattr(cache.storage, "get", a_moment_before)
         assert await cache.get_or_create("key", lambda: "ours") == "theirs"
+
+
+async def test_two_legal_keys_never_share_an_entry() -> None:
+    """A key that is too long is kept under its hash, which may be another key's text."""
+    long = "k" * 1024
+    digest = f"sha256:{hashlib.sha256(long.encode()).hexdigest()}"
+    async with InMemoryCacheAdapter() as cache:
+        await cache.set(long, "long")
+        await cache.set(digest, "its hash")
+        assert await cache.get(long) == "long"
+        assert await cache.get(digest) == "its hash"
+        await cache.invalidate(digest)
+        assert await cache.get(long) == "long"

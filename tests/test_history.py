@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from taskiq_flow.records.results import StoredResult
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
 from tests.adapters import SixMethods
 
-NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 FROZEN = pytest.mark.frozen_clock(at=NOW.isoformat())
 
 

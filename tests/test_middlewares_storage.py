@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -30,7 +30,7 @@ from taskiq_flow.storage import (
 )
 from tests.adapters import SixMethods
 
-NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Total(pydantic.BaseModel):
@@ -311,7 +311,7 @@ async def test_a_storage_that_fails_is_logged_once_a_burst(
     storage.error = None
     task_id = await run(broker, task, 3)
     assert await middleware.load(task_id) is not None
-    assert logged()[1:] == [(logging.WARNING, "the storage works again; results lost in between: 3")]
+    assert logged()[1:] == [(logging.WARNING, "the storage works again; results that it did not keep: 3")]
     await run(broker, task, 4)
     assert len(logged()) == 2
 
@@ -321,7 +321,7 @@ async def test_a_storage_that_fails_is_logged_once_a_burst(
     assert middleware.lost[-1].reason == "RuntimeError()"
     assert (middleware.stored, middleware.failures) == (2, 4)
     await middleware.shutdown()
-    assert logged()[3:] == [(logging.ERROR, "the storage still fails at shutdown; lost results: 1")]
+    assert logged()[3:] == [(logging.ERROR, "the storage still fails at shutdown; results that it did not keep: 1")]
 
 
 async def test_a_key_that_no_storage_can_hold(broker: InMemoryBroker) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import enum
 import logging
 from collections.abc import Callable
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +31,7 @@ from taskiq_flow.result_backend import ResultIsMissingError, StorageResultBacken
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
 from tests.adapters import SixMethods
 
-NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 MakeAdapter = Callable[..., BaseStorageAdapter]
 
 
@@ -345,12 +345,12 @@ async def test_shutdown_closes_what_is_its_own() -> None:
         async def aclose(self) -> None:
             self.closed += 1
 
-    for owns_storage in (False, True):
+    for owns_storage in (None, False, True):
         storage = Closing()
         backend: StorageResultBackend[Any] = StorageResultBackend(storage, owns_storage=owns_storage)
         await backend.startup()
         await backend.shutdown()
-        assert storage.closed == owns_storage
+        assert storage.closed == bool(owns_storage)
 
 
 # --- keys and entries -------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from taskiq_pipelines.exceptions import MappingError
 
 from taskiq_flow import serialization
 from taskiq_flow.exceptions import SerializationError, StorageConnectionError
+from taskiq_flow.records.conversion import to_data
 from taskiq_flow.records.errors import StandInError, StoredError
-from taskiq_flow.records.results import StoredResult, result_key, to_data
+from taskiq_flow.records.results import StoredResult, result_key
 
 
 class OutOfStockError(Exception):

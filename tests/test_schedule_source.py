@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from taskiq_flow.schedule_source import StorageScheduleSource
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
 from tests.adapters import SixMethods
 
-NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 MakeAdapter = Callable[..., BaseStorageAdapter]
 FROZEN = pytest.mark.frozen_clock(at=NOW.isoformat())
 INTERVALS = pytest.mark.skipif("interval" not in ScheduledTask.model_fields, reason="this taskiq has no intervals")
@@ -241,7 +241,7 @@ async def test_of_many_schedulers_one_sends_a_one_off(make_storage_adapter: Make
 
 async def test_a_one_off_for_later_is_listed(storage: BaseStorageAdapter) -> None:
     source = StorageScheduleSource(storage)
-    await source.add_schedule(schedule_of(time=datetime.now(timezone.utc) + timedelta(days=1)))
+    await source.add_schedule(schedule_of(time=datetime.now(UTC) + timedelta(days=1)))
     assert await ids(source) == ["one"]
 
 
@@ -419,6 +419,16 @@ async def test_a_schedule_with_a_cron_and_a_time_is_sent_by_every_scheduler(
     assert await ids(sources[0]) == ["one"]
 
 
+async def test_a_prefix_means_the_same_with_a_colon_and_without() -> None:
+    storage = InMemoryStorageAdapter()
+    with_colon, without = (StorageScheduleSource(storage, prefix=prefix) for prefix in ("jobs:", "jobs"))
+    await with_colon.add_schedule(
+        ScheduledTask(task_name="t", labels={}, args=[], kwargs={}, schedule_id="1", cron="* * * * *")
+    )
+    assert [schedule.schedule_id for schedule in await without.get_schedules()] == ["1"]
+    assert await storage.keys() == ["jobs:1"]
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -429,12 +439,12 @@ async def test_shutdown_closes_what_is_its_own() -> None:
         async def aclose(self) -> None:
             self.closed += 1
 
-    for owns_storage in (False, True):
+    for owns_storage in (None, False, True):
         storage = Closing()
         source = StorageScheduleSource(storage, owns_storage=owns_storage)
         await source.startup()
         await source.shutdown()
-        assert storage.closed == owns_storage
+        assert storage.closed == bool(owns_storage)
 
 
 def test_settings_that_cannot_be_used() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict, namedtuple
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum
 from typing import Any
@@ -40,7 +40,7 @@ HASHABLE = st.one_of(
     st.text(),
     st.binary(),
     st.datetimes(),
-    st.datetimes(timezones=st.just(timezone.utc)),
+    st.datetimes(timezones=st.just(UTC)),
     st.dates(),
     st.times(),
     st.timedeltas(),
@@ -74,7 +74,7 @@ def test_what_comes_back_is_what_went_in(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {"t": (1, 2), "when": datetime(2026, 1, 2, tzinfo=timezone.utc), "n": Decimal("1.10"), 3: "x"},
+        {"t": (1, 2), "when": datetime(2026, 1, 2, tzinfo=UTC), "n": Decimal("1.10"), 3: "x"},
         {"$type": "tuple", "value": [1, 2]},
         {"$type": {"$type": "set", "value": []}},
         {1: "a", "1": "b", None: "c", (1, (2,)): "d", frozenset({1}): "e"},

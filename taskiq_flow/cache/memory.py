@@ -10,7 +10,8 @@ class InMemoryCacheAdapter(StorageCacheAdapter):
     """A cache in this process's memory, shared with no other process.
 
     :param default_ttl: see :class:`StorageCacheAdapter`, as for ``lock_timeout``.
-    :param storage: where to keep the values, instead of a storage of its own; it is closed with this cache.
+    :param storage: where to keep the values, instead of a storage of its own.
+    :param owns_storage: whether closing this cache closes the storage; None means one that was made here.
     """
 
     def __init__(
@@ -19,5 +20,9 @@ class InMemoryCacheAdapter(StorageCacheAdapter):
         lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
         *,
         storage: InMemoryStorageAdapter | None = None,
+        owns_storage: bool | None = None,
     ) -> None:
-        super().__init__(storage or InMemoryStorageAdapter(), default_ttl, lock_timeout, owns_storage=True)
+        if owns_storage is None:
+            owns_storage = storage is None
+        storage = InMemoryStorageAdapter() if storage is None else storage
+        super().__init__(storage, default_ttl, lock_timeout, owns_storage=owns_storage)

@@ -11,7 +11,8 @@ class RedisCacheAdapter(StorageCacheAdapter):
 
     :param redis_url: see :class:`RedisStorageAdapter`.
     :param default_ttl: see :class:`StorageCacheAdapter`, as for ``lock_timeout``.
-    :param storage: an adapter with settings of one's own, used instead of ``redis_url``; it is closed with this cache.
+    :param storage: an adapter, used instead of ``redis_url``.
+    :param owns_storage: whether closing this cache closes the storage; None means one that was made here.
     """
 
     def __init__(
@@ -21,5 +22,9 @@ class RedisCacheAdapter(StorageCacheAdapter):
         lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
         *,
         storage: RedisStorageAdapter | None = None,
+        owns_storage: bool | None = None,
     ) -> None:
-        super().__init__(storage or RedisStorageAdapter(redis_url), default_ttl, lock_timeout, owns_storage=True)
+        if owns_storage is None:
+            owns_storage = storage is None
+        storage = RedisStorageAdapter(redis_url) if storage is None else storage
+        super().__init__(storage, default_ttl, lock_timeout, owns_storage=owns_storage)

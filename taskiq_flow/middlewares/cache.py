@@ -1,63 +1,43 @@
-"""``CacheMiddleware``: a task that carries a cache label is not run again as long as its result is cached.
-
-taskiq has no hook that skips a task: what a middleware's ``pre_execute`` returns is always run. So the one method of
-taskiq's receiver that runs a task, ``Receiver.run_task`` (the same from 0.11 to 0.13), is wrapped, once, when the first
-``CacheMiddleware`` is given its broker. For brokers without one, and tasks without the label, the wrapper does nothing.
-"""
+"""``CacheMiddleware``: a task that carries a cache label is not run again as long as its result is cached."""
 
 import asyncio
-import dataclasses
-import functools
-import hashlib
-import inspect
-import json
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
-from importlib import metadata
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 import anyio.lowlevel
-import pydantic
-from taskiq import AsyncBroker, TaskiqMessage, TaskiqMiddleware, TaskiqResult
+from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
 from taskiq.exceptions import NoResultError
-from taskiq.receiver import Receiver
-from taskiq.utils import maybe_awaitable
 
-from taskiq_flow import serialization
 from taskiq_flow.cache.base import BaseCacheAdapter
 from taskiq_flow.cache.memory import InMemoryCacheAdapter
 from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, SerializationError
-from taskiq_flow.middlewares.storage import LostResult
-from taskiq_flow.records.errors import StoredError
-from taskiq_flow.records.results import PIPELINE_ID, to_data
+from taskiq_flow.middlewares import _labels, _receiver
+from taskiq_flow.middlewares._cache_labels import (
+    CACHE,
+    CACHE_ERRORS,
+    CACHE_KEY,
+    CACHE_TTL,
+    CACHED,
+    caches_errors,
+    is_cached,
+    is_retry,
+    key_of_result,
+    waiting_seconds,
+)
+from taskiq_flow.middlewares._losses import Losses, LostResult
+from taskiq_flow.middlewares._receiver import Run, RunsTasks
+from taskiq_flow.records.cached import CachedOutcome
 from taskiq_flow.storage import rules
 
 __all__ = ["CACHE", "CACHED", "CACHE_ERRORS", "CACHE_KEY", "CACHE_TTL", "CacheMiddleware"]
 
 logger = logging.getLogger(__name__)
 
-CACHE = "cache"
-"""The label of a task whose results are cached for the middleware's default time; False runs it in any case."""
-CACHE_TTL = "cache_ttl"
-"""The label of a task whose results are cached for that many seconds."""
-CACHE_KEY = "cache_key"
-"""The label with a key of one's own, instead of the task's arguments."""
-CACHE_ERRORS = "cache_errors"
-"""The label of a task whose errors are cached as well."""
-CACHED = "cached"
-"""The label, True, of a result that comes from the cache, or from a run of the same task at the same time."""
-
 _LOCK_TIMEOUT = 300.0
-_MAX_LOST = 1000
-_GRACE = 0.5
-"""Seconds from a run's time-out until those who wait for it have seen its end."""
-# taskiq calls the hooks after a task first to last before 0.12, and last to first from then on.
-_HOOKS_RUN_BACKWARDS = [int(part) for part in metadata.version("taskiq").split(".")[:2]] >= [0, 12]
-
-Run = Callable[[], Awaitable[TaskiqResult[Any]]]
 
 
 class _TaskError(Exception):
@@ -66,13 +46,6 @@ class _TaskError(Exception):
 
 class _NotShared(Exception):  # noqa: N818 - nobody sees it
     """Tells those who wait for a run that they have to run the task themselves."""
-
-
-class _Outcome(NamedTuple):
-    """What another run of a task ended with."""
-
-    value: Any
-    error: BaseException | None
 
 
 class _Call:
@@ -102,7 +75,7 @@ class _Call:
         return self.result
 
 
-class CacheMiddleware(TaskiqMiddleware):
+class CacheMiddleware(RunsTasks):
     """Skips a task whose result is cached, and lets one worker run it where many are to at the same time.
 
     Tasks opt in by label: ``cache_ttl=60`` (seconds) or ``cache=True`` (for ``default_ttl``). The key is the task's
@@ -119,47 +92,63 @@ class CacheMiddleware(TaskiqMiddleware):
     fails is logged once, and once more when it works again, and a task whose arguments or results cannot be cached once
     for each reason; each failure is counted, kept in :attr:`lost` and told to :attr:`on_failure`.
 
-    :param cache: where results are kept; never closed here. Its ``lock_timeout`` should be longer than the tasks take.
-        None makes an in-memory one, closed at shutdown.
+    Of several on one broker, each is asked in turn.
+
+    :param cache: where results are kept. Its ``lock_timeout`` should be longer than the tasks take. None makes an
+        in-memory one.
     :param enabled: False runs every task; it may be changed at any time.
     :param default_ttl: seconds that results live with the label ``cache``; None for the cache's own default.
-    :raises ConfigurationError: ``cache`` is no cache.
-    :raises InvalidTTLError: ``default_ttl`` is no legal time to live.
+    :param owns_cache: whether the cache is closed at shutdown; None means one that was made here.
+    :raises ConfigurationError: if ``cache`` is no cache.
+    :raises InvalidTTLError: if ``default_ttl`` is no legal time to live.
     """
 
-    failures: int
-    """How many times the cache failed, or could not keep a result."""
     lost: "deque[LostResult]"
     """The last 1,000 results that were not cached, and why."""
     on_failure: "list[Callable[[LostResult], None]]"
     """Called with each, as it happens."""
 
     def __init__(
-        self, cache: BaseCacheAdapter | None = None, enabled: bool = True, default_ttl: float | None = None
+        self,
+        cache: BaseCacheAdapter | None = None,
+        enabled: bool = True,
+        default_ttl: float | None = None,
+        *,
+        owns_cache: bool | None = None,
     ) -> None:
         super().__init__()
         if cache is not None and not isinstance(cache, BaseCacheAdapter):
             raise ConfigurationError(f"cache must be a BaseCacheAdapter or None, not {cache!r}")
         if default_ttl is not None:
             rules.ttl_ms(default_ttl)
-        self._owns_cache = cache is None
+        self._owns_cache = cache is None if owns_cache is None else owns_cache
         self.cache = InMemoryCacheAdapter(lock_timeout=_LOCK_TIMEOUT) if cache is None else cache
         self.enabled = enabled
         self.default_ttl = default_ttl
-        self.failures = 0
-        self.lost = deque(maxlen=_MAX_LOST)
-        self.on_failure = []
-        self._is_failing = False
+        self._losses = Losses(logger, "cache", "is not cached")
+        self.lost, self.on_failure = self._losses.lost, self._losses.on_failure
         self._refusals_told: set[tuple[str, str]] = set()
         self._under_way: set[tuple[str, asyncio.Task[Any] | None]] = set()
         """Keys that the cache is being asked for, and by whom."""
         self._calls: dict[int, _Call] = {}
         """Those that run their task to be cached, by the identity of their messages."""
 
+    @property
+    def failures(self) -> int:
+        """How many times the cache failed, or could not keep a result."""
+        return self._losses.count
+
+    # --- taskiq's hooks -----------------------------------------------------------------------------------------------
+
     def set_broker(self, broker: AsyncBroker) -> None:
         """Take a broker, whose receivers will ask this middleware before they run a task."""
         super().set_broker(broker)
-        _wrap_receiver()
+        _receiver.take_part(self)
+
+    def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+        """See to it that the receiver asks, on a broker that is used again after it was shut down, too."""
+        _receiver.take_part(self)
+        return message
 
     def on_error(self, message: TaskiqMessage, result: TaskiqResult[Any], exception: BaseException) -> None:
         """Note what a task raised: in the result, a retry middleware puts something else in its place."""
@@ -167,7 +156,9 @@ class CacheMiddleware(TaskiqMiddleware):
             call.raised = exception
 
     async def shutdown(self) -> None:
-        """Close the cache if it was made here."""
+        """Close the cache if it is this middleware's own, and say what a cache that still fails has lost."""
+        _receiver.give_up(self)
+        self._losses.close()
         if self._owns_cache:
             await self.cache.aclose()
 
@@ -175,10 +166,10 @@ class CacheMiddleware(TaskiqMiddleware):
 
     async def run(self, target: Callable[..., Any], message: TaskiqMessage, run_task: Run) -> TaskiqResult[Any]:
         """Return the result of a task: from the cache, from whoever runs it just now, or from ``run_task()``."""
-        if not self.enabled or not _is_asked_for(message):
+        if not self.enabled or not is_cached(message):
             return await run_task()
         try:
-            key, ttl_seconds = _key(target, message), self._ttl_seconds(message)
+            key, ttl_seconds = key_of_result(target, message), self._ttl_seconds(message)
         except SerializationError as error:
             self._refused(message, "its arguments cannot be compared", error)
             return await run_task()
@@ -200,7 +191,7 @@ class CacheMiddleware(TaskiqMiddleware):
         self._under_way.add(me)
         try:
             outcome = await self._ask(call, key, ttl_seconds)
-            if call.result is None and outcome is not None and outcome.error is not None and _is_retry(message):
+            if call.result is None and outcome is not None and outcome.error is not None and is_retry(message):
                 # That may be the error of the very run that this is to make good: its end was not yet told.
                 outcome = await self._ask(call, key, ttl_seconds)
         finally:
@@ -211,7 +202,7 @@ class CacheMiddleware(TaskiqMiddleware):
             return call.result
         return await run_task() if outcome is None else await self._skipped(message, outcome)
 
-    async def _ask(self, call: _Call, key: str, ttl_seconds: float | None) -> _Outcome | None:
+    async def _ask(self, call: _Call, key: str, ttl_seconds: float | None) -> CachedOutcome | None:
         """Ask the cache, which may run the task; return what another run of it ended with, None for nothing."""
         message = call.message
 
@@ -226,19 +217,20 @@ class CacheMiddleware(TaskiqMiddleware):
             return self._to_cache(message, result, call.raised)
 
         try:
-            with anyio.move_on_after(_patience(message)) as waiting:
-                outcome = _outcome(message, key, await self.cache.get_or_create(key, create, ttl_seconds))
-                self._worked()
+            with anyio.move_on_after(waiting_seconds(message)) as waiting:
+                found = await self.cache.get_or_create(key, create, ttl_seconds)
+                outcome = CachedOutcome.from_data(message.task_name, key, found)
+                self._losses.worked()
                 return outcome
-            self._failed(message, "another run of it, which it waited for, takes longer than its own time-out")
+            self._losses.failed(message, "another run of it, which it waited for, takes longer than its own time-out")
         except _TaskError as told:
-            return None if told.__cause__ is None else _Outcome(None, told.__cause__)
+            return None if told.__cause__ is None else CachedOutcome(message.task_name, error=told.__cause__)
         except _NotShared:
             pass
         except (InvalidKeyError, SerializationError) as error:
             self._refused(message, "the cache does not take it", error)
-        except Exception as error:  # noqa: BLE001 - a cache of one's own may raise anything
-            self._failed(message, str(error) or repr(error))
+        except Exception as error:  # noqa: BLE001 - a custom cache may raise anything
+            self._losses.failed(message, str(error) or repr(error))
         return None
 
     def _to_cache(
@@ -252,47 +244,38 @@ class CacheMiddleware(TaskiqMiddleware):
         """
         if raised is None:
             try:
-                return {"task": message.task_name, "value": _storable(result.return_value)}
+                return CachedOutcome(message.task_name, result.return_value).to_data()
             except SerializationError as error:
                 self._refused(message, "what it returned cannot be cached", error)
                 raise _NotShared from None
         if isinstance(raised, NoResultError) or not isinstance(raised, Exception):  # requeued; cancelled
             raise _NotShared
-        if _is_true(message.labels.get(CACHE_ERRORS)) and result.error is raised:
-            return {"task": message.task_name, "error": dataclasses.asdict(StoredError.of(raised))}
+        if caches_errors(message) and result.error is raised:
+            return CachedOutcome(message.task_name, error=raised).to_data()
         raise _TaskError from raised
 
-    async def _skipped(self, message: TaskiqMessage, outcome: _Outcome) -> TaskiqResult[Any]:
+    async def _skipped(self, message: TaskiqMessage, outcome: CachedOutcome) -> TaskiqResult[Any]:
         """Return the result of a task that is not run; after an error, the hooks run that the receiver would call."""
-        value, error = outcome
+        error = outcome.error
         result: TaskiqResult[Any] = TaskiqResult(
             is_err=error is not None,
             log=None,
-            return_value=value,
+            return_value=outcome.value,
             execution_time=0.0,
             labels={**message.labels, CACHED: True},
             error=error,
         )
         if error is not None:
-            middlewares = self.broker.middlewares
-            for middleware in reversed(middlewares) if _HOOKS_RUN_BACKWARDS else middlewares:
-                if type(middleware).on_error is not TaskiqMiddleware.on_error:
-                    await maybe_awaitable(middleware.on_error(message, result, error))
+            await _receiver.call_error_hooks(self.broker.middlewares, message, result, error)
         return result
 
     def _ttl_seconds(self, message: TaskiqMessage) -> float | None:
-        """Return the seconds that the task's label asks for; None for the cache's default.
+        """Return the seconds that a result lives; None for the cache's default.
 
-        :raises ValueError: it is no number, or no legal time to live.
+        :raises ValueError: if the label is no number, or no legal time to live.
         """
-        label = message.labels.get(CACHE_TTL)
-        if label in _NOTHING:
-            return self.default_ttl
-        seconds = float(label) if isinstance(label, str) else label  # labels of pipeline steps arrive as text
-        rules.ttl_ms(seconds)
-        return float(seconds)
-
-    # --- failures -----------------------------------------------------------------------------------------------------
+        seconds = _labels.ttl_seconds(message, CACHE_TTL)
+        return self.default_ttl if seconds is None else seconds
 
     def _refused(self, message: TaskiqMessage, what: str, error: Exception) -> None:
         """Count a result that cannot be cached, though the cache works."""
@@ -305,149 +288,5 @@ class CacheMiddleware(TaskiqMiddleware):
                 what,
                 error,
             )
-        self._lose(message, f"{what}: {error}")
-
-    def _failed(self, message: TaskiqMessage, reason: str) -> None:
-        """Count a result that was not cached because the cache does not work."""
-        if not self._is_failing:
-            self._is_failing = True
-            logger.error(
-                "the result of task %s (%s) is not cached: %s; further failures are counted, and not logged until the "
-                "cache works again",
-                message.task_name,
-                message.task_id,
-                reason,
-            )
-        self._lose(message, reason)
-
-    def _worked(self) -> None:
-        if self._is_failing:
-            self._is_failing = False
-            logger.warning("the cache works again")
-
-    def _lose(self, message: TaskiqMessage, reason: str) -> None:
-        self.failures += 1
-        lost = LostResult(message.task_id, message.task_name, message.labels.get(PIPELINE_ID), reason)
-        self.lost.append(lost)
-        for callback in self.on_failure:
-            try:
-                callback(lost)
-            except Exception:
-                logger.exception("the callback %r for results that are not cached failed", callback)
-
-
-_STORED_ERROR = pydantic.TypeAdapter(StoredError)
-_NOTHING = (None, "None")  # taskiq sends a None as text
-_FALSE = {"", "0", "false", "no", "off", "none"}
-
-
-def _wrap_receiver() -> None:
-    """Let every receiver ask the ``CacheMiddleware`` of its broker, if there is one, before it runs a task."""
-    original = Receiver.run_task
-    if hasattr(original, "asks_the_cache"):
-        return
-
-    @functools.wraps(original)
-    async def run_task(
-        self: Receiver, target: Callable[..., Any], message: TaskiqMessage, *more: Any, **named: Any
-    ) -> TaskiqResult[Any]:
-        is_skipped = True
-
-        async def run() -> TaskiqResult[Any]:
-            nonlocal is_skipped
-            is_skipped = False
-            return await original(self, target, message, *more, **named)
-
-        for middleware in self.broker.middlewares:
-            if isinstance(middleware, CacheMiddleware):
-                result = await middleware.run(target, message, run)
-                if is_skipped:
-                    await _acknowledge(self, message, *more, **named)
-                return result
-        return await original(self, target, message, *more, **named)
-
-    run_task.asks_the_cache = True  # type: ignore[attr-defined]  # a note on the function
-    Receiver.run_task = run_task  # type: ignore[method-assign]  # see the module's docstring
-
-
-async def _acknowledge(
-    receiver: Receiver, message: TaskiqMessage, ack_controller: Any = None, *_: Any, **__: Any
-) -> None:
-    """Acknowledge the message of a skipped task that would have done so itself: taskiq 0.13's ``ack_type="manual"``."""
-    ack_type = message.labels.get("ack_type") or receiver.ack_time
-    is_manual = str(getattr(ack_type, "value", ack_type)).lower() == "manual"
-    if is_manual and ack_controller is not None and ack_controller.is_ackable:
-        await ack_controller.ack()
-
-
-def _is_asked_for(message: TaskiqMessage) -> bool:
-    is_on = message.labels.get(CACHE)
-    return message.labels.get(CACHE_TTL) not in _NOTHING if is_on in _NOTHING else _is_true(is_on)
-
-
-def _is_true(label: Any) -> bool:
-    """Return what a label says that may have become text on its way."""
-    return label.strip().lower() not in _FALSE if isinstance(label, str) else bool(label)
-
-
-def _is_retry(message: TaskiqMessage) -> bool:
-    """Return whether one of taskiq's retry middlewares sent a message."""
-    return bool(message.labels.get("_retries"))
-
-
-def _patience(message: TaskiqMessage) -> float | None:
-    """Return how many seconds a task waits for another run of it; None for as long as that takes."""
-    try:
-        return float(message.labels["timeout"]) + _GRACE
-    except (KeyError, TypeError, ValueError):  # what cannot be used fails the task when it is run
-        return None
-
-
-def _key(target: Callable[..., Any], message: TaskiqMessage) -> str:
-    """Return the key of a task's result: readable at its beginning, and short.
-
-    :raises SerializationError: an argument cannot be encoded.
-    """
-    own = message.labels.get(CACHE_KEY)
-    if own not in _NOTHING:
-        return f"{message.task_name}:{own}"
-    text = serialization.dumps(_arguments(target, message), "arguments")
-    canonical = json.dumps(json.loads(text), sort_keys=True)
-    return f"{message.task_name}:{hashlib.sha256(canonical.encode()).hexdigest()}"
-
-
-def _arguments(target: Callable[..., Any], message: TaskiqMessage) -> Any:
-    """Return the arguments by name, whether they were given by position or by name."""
-    try:
-        return dict(inspect.signature(target).bind_partial(*message.args, **message.kwargs).arguments)
-    except (TypeError, ValueError):  # they do not fit, which the task's run will tell
-        return [message.args, message.kwargs]
-
-
-def _storable(value: Any) -> Any:
-    """Return a return value as it can be stored: converted to data where it is none.
-
-    :raises SerializationError: it cannot.
-    """
-    try:
-        serialization.dumps(value)
-    except SerializationError:
-        value = to_data(value)
-        serialization.dumps(value)
-    return value
-
-
-def _outcome(message: TaskiqMessage, key: str, found: Any) -> _Outcome:
-    """Return what the cache holds of a task.
-
-    :raises SerializationError: it holds something else under this key.
-    """
-    match found:
-        case {"task": message.task_name, "value": value}:
-            return _Outcome(value, None)
-        case {"task": message.task_name, "error": dict(error)}:
-            try:
-                return _Outcome(None, _STORED_ERROR.validate_python(error).to_exception())
-            except pydantic.ValidationError:
-                pass
-    raise SerializationError(f"cache key {key!r} holds no result of task {message.task_name}")
+        self._losses.count += 1
+        self._losses.add(message, f"{what}: {error}")

@@ -4,14 +4,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError, UnsupportedOperationError
-from taskiq_flow.records.results import PIPELINE_ID, StoredResult, result_key, store
+from taskiq_flow.middlewares import _labels
+from taskiq_flow.middlewares._losses import Losses, LostResult
+from taskiq_flow.records.results import StoredResult, result_key, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
@@ -23,18 +24,6 @@ logger = logging.getLogger(__name__)
 
 STORAGE_TTL = "storage_ttl"
 """The label of a task whose results live that many seconds, instead of the storage's default."""
-
-_MAX_LOST = 1000
-
-
-@dataclass(frozen=True)
-class LostResult:
-    """A result that was not stored, or not with its return value."""
-
-    task_id: str
-    task_name: str
-    pipeline_id: str | None
-    reason: str
 
 
 class StorageMiddleware(TaskiqMiddleware):
@@ -54,14 +43,12 @@ class StorageMiddleware(TaskiqMiddleware):
 
     :param storage: where to keep the results. None makes an in-memory one.
     :param enabled: False stores nothing; it may be changed at any time.
-    :param owns_storage: whether the storage is closed at shutdown; None for that of one that was made here.
-    :raises ConfigurationError: ``storage`` is no adapter.
+    :param owns_storage: whether the storage is closed at shutdown; None means one that was made here.
+    :raises ConfigurationError: if ``storage`` is no adapter.
     """
 
     stored: int
     """How many results were stored whole."""
-    failures: int
-    """How many results were not stored at all."""
     unstorable: int
     """How many were stored without their return value, because that is no data, or more than the storage takes."""
     lost: "deque[LostResult]"
@@ -79,11 +66,14 @@ class StorageMiddleware(TaskiqMiddleware):
         self.storage = InMemoryStorageAdapter() if storage is None else storage
         self.enabled = enabled
         self.stored = 0
-        self.failures = 0
         self.unstorable = 0
-        self.lost = deque(maxlen=_MAX_LOST)
-        self.on_failure = []
-        self._failures_in_a_row = 0
+        self._losses = Losses(logger, "storage", "could not be stored and is lost")
+        self.lost, self.on_failure = self._losses.lost, self._losses.on_failure
+
+    @property
+    def failures(self) -> int:
+        """How many results were not stored at all."""
+        return self._losses.count
 
     async def load(self, task_id: str, pipeline_id: str | None = None) -> TaskiqResult[Any] | None:
         """Return the stored result of a task; None if there is none, or it has expired.
@@ -112,12 +102,12 @@ class StorageMiddleware(TaskiqMiddleware):
             record = StoredResult.of(message, result)
             unstorable = await store(record, lambda record: self._write(record, ttl_seconds))
         except asyncio.CancelledError:
-            self._storage_failed(message, "it was cancelled while it was being stored")
+            self._losses.failed(message, "it was cancelled while it was being stored")
             raise
-        except Exception as error:  # noqa: BLE001 - an adapter of one's own may raise anything
-            self._storage_failed(message, str(error) or repr(error))
+        except Exception as error:  # noqa: BLE001 - a custom adapter may raise anything
+            self._losses.failed(message, str(error) or repr(error))
         else:
-            self._storage_worked()
+            self._losses.worked()
             if unstorable is None:
                 self.stored += 1
             else:
@@ -128,12 +118,11 @@ class StorageMiddleware(TaskiqMiddleware):
                     message.task_id,
                     unstorable,
                 )
-                self._lose(message, unstorable)
+                self._losses.add(message, unstorable)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this middleware's own, and say what a storage that still fails has lost."""
-        if self._failures_in_a_row:
-            logger.error("the storage still fails at shutdown; lost results: %d", self._failures_in_a_row)
+        self._losses.close()
         if self._owns_storage:
             await self.storage.aclose()
 
@@ -152,49 +141,14 @@ class StorageMiddleware(TaskiqMiddleware):
 
     def _ttl_seconds(self, message: TaskiqMessage) -> float | None:
         """Return the seconds that the task's label asks for; None for the storage's default."""
-        label = message.labels.get(STORAGE_TTL)
-        if label in (None, "None"):  # taskiq sends a None as text
-            return None
         try:
-            # Labels of pipeline steps arrive as text.
-            seconds = float(label) if isinstance(label, str) else label
-            rules.ttl_ms(seconds)
+            return _labels.ttl_seconds(message, STORAGE_TTL)
         except ValueError as error:
             logger.warning(
                 "task %s has an invalid label %s=%r, and its result the storage's default time to live: %s",
                 message.task_name,
                 STORAGE_TTL,
-                label,
+                message.labels[STORAGE_TTL],
                 error,
             )
             return None
-        return seconds
-
-    # --- losses -------------------------------------------------------------------------------------------------------
-
-    def _storage_failed(self, message: TaskiqMessage, reason: str) -> None:
-        self.failures += 1
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row == 1:
-            logger.error(
-                "the result of task %s (%s) could not be stored and is lost: %s; "
-                "what else is lost is counted, and not logged until the storage works again",
-                message.task_name,
-                message.task_id,
-                reason,
-            )
-        self._lose(message, reason)
-
-    def _storage_worked(self) -> None:
-        if self._failures_in_a_row:
-            logger.warning("the storage works again; results lost in between: %d", self._failures_in_a_row)
-            self._failures_in_a_row = 0
-
-    def _lose(self, message: TaskiqMessage, reason: str) -> None:
-        lost = LostResult(message.task_id, message.task_name, message.labels.get(PIPELINE_ID), reason)
-        self.lost.append(lost)
-        for callback in self.on_failure:
-            try:
-                callback(lost)
-            except Exception:
-                logger.exception("the callback %r for lost results failed", callback)

@@ -1,19 +1,22 @@
-"""The stored form of an exception: plain data, readable by a person, and back.
+"""The only codec of stored exceptions: plain data, readable by a person, and back.
 
 Decoding runs nothing but the constructors of exception classes that this process has loaded already, as taskiq's own
 result backends do; it never imports, and there is no pickle.
 """
 
+import dataclasses
+import functools
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import pydantic
 from taskiq.serialization import safe_repr
 
-from taskiq_flow import serialization
-from taskiq_flow.exceptions import SerializationError, StandInError
+from taskiq_flow.exceptions import StandInError
+from taskiq_flow.records.conversion import data_or_repr
 
-__all__ = ["StandInError", "StoredError", "data_or_repr", "is_storable"]
+__all__ = ["StandInError", "StoredError", "decode_error", "encode_error"]
 
 # How many links of an exception's causes are kept. The limit ends cycles too.
 _MAX_CHAIN = 10
@@ -57,6 +60,18 @@ class StoredError:
             cause=cls.of(cause, links - 1) if cause is not None and links else None,
             context=cls.of(context, links - 1) if cause is None and context is not None and links else None,
         )
+
+    @classmethod
+    def from_data(cls, data: Any) -> "StoredError":
+        """Return what `to_data` wrote.
+
+        :raises ValueError: if it is something else (pydantic's ``ValidationError``, which says what).
+        """
+        return _validator().validate_python(data)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as a dict: JSON, but for what the exception holds."""
+        return dataclasses.asdict(self)
 
     @property
     def summary(self) -> str:
@@ -104,24 +119,17 @@ class StoredError:
         return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
-def is_storable(value: Any) -> bool:
-    """Return whether the codec takes ``value``."""
-    try:
-        serialization.dumps(value)
-    except SerializationError:
-        return False
-    return True
+def encode_error(error: BaseException) -> dict[str, Any]:
+    """Return an exception as data."""
+    return StoredError.of(error).to_data()
 
 
-def data_or_repr(value: Any, depth: int = 3) -> Any:
-    """Return ``value`` with the parts that are no data as their ``repr``."""
-    if is_storable(value):
-        return value
-    if depth and type(value) is dict:
-        return {data_or_repr(key, 0): data_or_repr(item, depth - 1) for key, item in value.items()}
-    if depth and type(value) in (list, tuple):
-        return type(value)(data_or_repr(item, depth - 1) for item in value)
-    return safe_repr(value)
+def decode_error(data: Any) -> BaseException:
+    """Return the exception that `encode_error` was given, as :meth:`StoredError.to_exception` does.
+
+    :raises ValueError: if the data is no stored exception.
+    """
+    return StoredError.from_data(data).to_exception()
 
 
 def _arguments(error: BaseException) -> tuple[Any, ...]:
@@ -140,3 +148,8 @@ def _text(error: BaseException) -> str:
 
 def _without_init(cls: type[BaseException]) -> Any:
     return lambda *args: cls.__new__(cls, *args)
+
+
+@functools.cache
+def _validator() -> "pydantic.TypeAdapter[StoredError]":
+    return pydantic.TypeAdapter(StoredError)

@@ -5,20 +5,20 @@ What a task raised is kept as :class:`taskiq_flow.records.errors.StoredError`.
 
 import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
-import pydantic_core
 from taskiq import TaskiqMessage, TaskiqResult
 
 from taskiq_flow import clock
 from taskiq_flow._text import shortened
 from taskiq_flow.exceptions import SerializationError, UnstorableResultError
-from taskiq_flow.records.errors import StoredError, data_or_repr, is_storable
+from taskiq_flow.records.conversion import data_or_repr, to_data
+from taskiq_flow.records.errors import StoredError
 
 __all__ = [
     "PIPELINE_ID",
@@ -28,7 +28,6 @@ __all__ = [
     "not_a_record",
     "result_key",
     "store",
-    "to_data",
 ]
 
 PIPELINE_ID = "pipeline_id"
@@ -100,7 +99,7 @@ class StoredOutcome:
         """Return the record that `to_data` wrote.
 
         :param key: where it was found, for the message.
-        :raises SerializationError: it is no such record.
+        :raises SerializationError: if it is no such record.
         """
         try:
             # mypy takes the class for as little hashable as it takes its instances.
@@ -113,14 +112,14 @@ class StoredOutcome:
         """Return the record as a dict: JSON, but for what the task itself put into result, error and labels."""
         return {
             **{each.name: getattr(self, each.name) for each in dataclasses.fields(self)},
-            "error": None if self.error is None else dataclasses.asdict(self.error),
+            "error": None if self.error is None else self.error.to_data(),
             "created_at": self.created_at.isoformat(),
         }
 
     def with_result_as_data(self) -> Self:
-        """Return this record with its return value converted by `to_data`.
+        """Return this record with its return value converted to data.
 
-        :raises SerializationError: the conversion failed.
+        :raises SerializationError: if it cannot be converted.
         """
         return dataclasses.replace(self, result=to_data(self.result))
 
@@ -197,8 +196,8 @@ class StoredResult(StoredOutcome):
 async def store(record: Outcome, write: Callable[[Outcome], Awaitable[None]]) -> str | None:
     """Store a record as whole as the storage takes it; return None, or why it had to go without its return value.
 
-    The codec refuses what it would not give back the same, before any I/O; adapters of one's own, on ``json``, say that
-    with a ``TypeError`` too. A server may refuse what is too large.
+    The codec refuses what it would not give back the same, before any I/O; custom adapters, on ``json``, say that with
+    a ``TypeError`` too. A server may refuse what is too large.
 
     :param write: stores a record.
     :raises Exception: what ``write`` raised first, if it takes not even a note; a ``ConnectionError`` at once.
@@ -230,21 +229,6 @@ def not_a_record(key: str, what: str, error: pydantic.ValidationError) -> Serial
     return SerializationError(f"the entry under key {key!r} is no stored {what}: {where}: {first['msg']}")
 
 
-def to_data(value: Any) -> Any:
-    """Return ``value`` with what the codec would refuse converted as taskiq's own serialization does it.
-
-    Pydantic models become their JSON form and dataclasses dicts of their fields, at any depth; so do other objects that
-    pydantic has a JSON form for: enums, named tuples, subclasses of plain types, paths. What is left over is left as it
-    is, for the codec to refuse.
-
-    :raises SerializationError: a model or an object failed to be converted.
-    """
-    try:
-        return _converted(value)
-    except Exception as error:  # noqa: BLE001 - a user's model may raise anything; a value that holds itself has no end
-        raise SerializationError(f"the value cannot be converted to data: {type(error).__name__}: {error}") from None
-
-
 @functools.cache
 def _validator(record: type[StoredOutcome]) -> "pydantic.TypeAdapter[Any]":
     return pydantic.TypeAdapter(record)
@@ -252,22 +236,3 @@ def _validator(record: type[StoredOutcome]) -> "pydantic.TypeAdapter[Any]":
 
 def _note(text: str) -> StoredError:
     return StoredError.of(UnstorableResultError(text))
-
-
-def _converted(value: Any) -> Any:
-    kind = type(value)
-    if kind is dict:
-        return {_converted(key): _converted(item) for key, item in value.items()}
-    if kind in (list, tuple):
-        return kind(map(_converted, value))
-    if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _converted(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    # Pydantic would exhaust an iterator, which is still the user's.
-    if isinstance(value, Iterator) or is_storable(value):
-        return value
-    try:
-        return pydantic_core.to_jsonable_python(value)
-    except pydantic_core.PydanticSerializationError:
-        return value

@@ -122,9 +122,11 @@ class StorageAdapterFactory:
         storage: Any = cls.create_storage_adapter(config, broker, redis_url)
         match getattr(storage, "backend", ""):  # by name: to ask for its class is to import redis
             case "memory":
-                return cache.InMemoryCacheAdapter(default_ttl, lock_timeout, storage=storage)
+                return cache.InMemoryCacheAdapter(default_ttl, lock_timeout, storage=storage, owns_storage=True)
             case "Redis":
-                return cache.RedisCacheAdapter(default_ttl=default_ttl, lock_timeout=lock_timeout, storage=storage)
+                return cache.RedisCacheAdapter(
+                    default_ttl=default_ttl, lock_timeout=lock_timeout, storage=storage, owns_storage=True
+                )
             case _:
                 return cache.StorageCacheAdapter(storage, default_ttl, lock_timeout, owns_storage=True)
 

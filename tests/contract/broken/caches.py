@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from taskiq_flow.cache import CacheStats, StorageCacheAdapter
-from taskiq_flow.cache.storage import _CREATING, _FAILED, _MARK, _VALUE, _as_stored, _read
+from taskiq_flow.cache._leaders import Leader, Leaders
+from taskiq_flow.cache._marks import MARK, Kind, as_stored, read
 from taskiq_flow.exceptions import InvalidTTLError, StorageError
 from taskiq_flow.pytest_plugin.contract.cache import (
     CacheLifeRules,
@@ -41,19 +42,25 @@ class OneInEachProcess(StorageCacheAdapter):
         return await self._create(name, {}, creator, ttl)
 
     async def _swap(self, name: str, seen: Any, new: Any, ttl: float | None) -> bool:
-        if new is not ABSENT and not (type(new) is dict and new.get(_MARK) not in (None, _VALUE)):
+        if new is not ABSENT and not (type(new) is dict and new.get(MARK) not in (None, Kind.VALUE.value)):
             await self.storage.set(name, new, ttl)
         return True
+
+
+class _OneLeader(Leaders):
+    def join(self, key: str) -> tuple[Leader, bool]:
+        return super().join("the only one")
+
+    def forget(self, key: str, leader: Leader | None = None) -> None:
+        super().forget("the only one", leader)
 
 
 class OneAnywhere(StorageCacheAdapter):
     """Holds one lock for all keys."""
 
-    def _join_flight(self, name: str) -> Any:
-        return super()._join_flight("the only one")
-
-    def _forget_flights(self, name: str | None = None, flight: Any = None) -> None:
-        super()._forget_flights("the only one", flight)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._leaders = _OneLeader()
 
 
 class LoopLock(StorageCacheAdapter):
@@ -67,12 +74,18 @@ class LoopLock(StorageCacheAdapter):
             return await super().get_or_create(key, creator, ttl_seconds)
 
 
+class _NamelessLeaders(Leaders):
+    def join(self, key: str) -> tuple[Leader, bool]:
+        leader, is_me = super().join(key)
+        return (leader, True) if is_me else (leader._replace(task=None), False)
+
+
 class WaitsForItself(StorageCacheAdapter):
     """A creator that asks for its own key waits for ever."""
 
-    def _join_flight(self, name: str) -> Any:
-        flight, is_new = super()._join_flight(name)
-        return (flight, True) if is_new else (flight._replace(pilot=None), False)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._leaders = _NamelessLeaders()
 
 
 class ErrorsAreCached(StorageCacheAdapter):
@@ -117,10 +130,9 @@ class ErrorsStay(StorageCacheAdapter):
     """Whoever comes later is told of an old error."""
 
     async def _find_or_create(self, name: str, found: Any, creator: Callable[[], Any], ttl: float | None) -> str:
-        kind, content = _read(name, found)
-        if kind == _FAILED:
-            error: Exception = content.to_exception()
-            raise error
+        seen = read(name, found)
+        if seen.error is not None:
+            raise seen.error.to_exception()
         return await super()._find_or_create(name, found, creator, ttl)
 
 
@@ -136,17 +148,17 @@ class CancelledTogether(StorageCacheAdapter):
     """Where the caller that creates is cancelled, those who wait are too."""
 
     async def get_or_create(self, key: str, creator: Callable[[], Any], ttl_seconds: float | None = None) -> Any:
-        flights: dict[str, Any] = self.__dict__.setdefault("shared", {})
-        if key not in flights or flights[key].done():
-            flights[key] = asyncio.ensure_future(super().get_or_create(key, creator, ttl_seconds))
-        return await flights[key]
+        shared: dict[str, Any] = self.__dict__.setdefault("shared", {})
+        if key not in shared or shared[key].done():
+            shared[key] = asyncio.ensure_future(super().get_or_create(key, creator, ttl_seconds))
+        return await shared[key]
 
 
 class LocksForEver(StorageCacheAdapter):
     """A holder that dies keeps its key."""
 
     async def _swap(self, name: str, seen: Any, new: Any, ttl: float | None) -> bool:
-        is_claim = type(new) is dict and new.get(_MARK) == _CREATING
+        is_claim = type(new) is dict and new.get(MARK) == Kind.CREATING.value
         return await super()._swap(name, seen, new, 10 * self.lock_timeout if is_claim else ttl)
 
 
@@ -154,7 +166,7 @@ class LocksTooShort(StorageCacheAdapter):
     """A lock ends too early."""
 
     async def _swap(self, name: str, seen: Any, new: Any, ttl: float | None) -> bool:
-        is_claim = type(new) is dict and new.get(_MARK) == _CREATING
+        is_claim = type(new) is dict and new.get(MARK) == Kind.CREATING.value
         return await super()._swap(name, seen, new, self.lock_timeout * 0.9 if is_claim else ttl)
 
 
@@ -162,7 +174,7 @@ class SlowOverwrites(StorageCacheAdapter):
     """A holder stores what it brings, whatever is there by then."""
 
     async def _swap(self, name: str, seen: Any, new: Any, ttl: float | None) -> bool:
-        if type(seen) is dict and (new is not ABSENT and not (type(new) is dict and _MARK in new)):
+        if type(seen) is dict and (new is not ABSENT and not (type(new) is dict and MARK in new)):
             await self.storage.set(name, new, ttl)
             return True
         return await super()._swap(name, seen, new, ttl)
@@ -179,8 +191,8 @@ class StoresWhatWasInvalidated(StorageCacheAdapter):
     """``invalidate`` overlooks what is being created."""
 
     async def invalidate(self, key: str) -> bool:
-        kind, _ = await self._look(self._name(key))
-        return kind == _VALUE and await super().invalidate(key)
+        seen = await self._look(self._name(key))
+        return seen.kind is Kind.VALUE and await super().invalidate(key)
 
 
 class StoresWhatWasCleared(StorageCacheAdapter):
@@ -188,18 +200,27 @@ class StoresWhatWasCleared(StorageCacheAdapter):
 
     async def clear(self) -> int:
         removed = 0
-        for name in await self.storage.keys(self._prefix.replace("[", "[[]") + "*"):
-            if (await self._look(name))[0] == _VALUE:
+        for name in await self.storage.keys(self._prefix.replace("[", "[[]") + ":*"):
+            if (await self._look(name)).kind is Kind.VALUE:
                 removed += await self.storage.delete(name)
         return removed
 
 
-class OldFlightsAreJoined(StorageCacheAdapter):
+class _LastingLeaders(Leaders):
+    def forget(self, key: str, leader: Leader | None = None) -> None:
+        if leader is not None:
+            super().forget(key, leader)
+
+    def forget_all(self) -> None:
+        pass
+
+
+class OldLeadersAreJoined(StorageCacheAdapter):
     """Whoever asks after an ``invalidate`` gets what was being created before."""
 
-    def _forget_flights(self, name: str | None = None, flight: Any = None) -> None:
-        if flight is not None:
-            super()._forget_flights(name, flight)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._leaders = _LastingLeaders()
 
 
 class InvalidatesAlways(StorageCacheAdapter):
@@ -230,8 +251,8 @@ class ClearsByPattern(StorageCacheAdapter):
     """``clear`` takes its prefix for a pattern."""
 
     async def clear(self) -> int:
-        self._forget_flights()
-        return sum([await self.storage.delete(name) for name in await self.storage.keys(self._prefix + "*")])
+        self._leaders.forget_all()
+        return sum([await self.storage.delete(name) for name in await self.storage.keys(self._prefix + ":*")])
 
 
 class ClearCountsNothing(StorageCacheAdapter):
@@ -273,15 +294,16 @@ class ShowsItsMarks(StorageCacheAdapter):
 
     async def get(self, key: str, default: Any = None) -> Any:
         found = await self.storage.get(self._name(key))
-        return found if type(found) is dict and found.get(_MARK) == _CREATING else await super().get(key, default)
+        return (
+            found if type(found) is dict and found.get(MARK) == Kind.CREATING.value else await super().get(key, default)
+        )
 
 
 class GetWaits(StorageCacheAdapter):
     """``get`` waits for what is being created."""
 
     async def get(self, key: str, default: Any = None) -> Any:
-        kind, _ = await self._look(self._name(key))
-        if kind == _CREATING:
+        if (await self._look(self._name(key))).kind is Kind.CREATING:
             await asyncio.sleep(0.01)
             return await self.get(key, default)
         return await super().get(key, default)
@@ -408,7 +430,7 @@ class AllShareOneCache(StorageCacheAdapter):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._prefix = "cache:"
+        self._prefix = "cache"
 
 
 class CountsNothing(StorageCacheAdapter):
@@ -431,8 +453,8 @@ class SetDoesNotOverwrite(StorageCacheAdapter):
     async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
         name = self._name(key)
         ttl = self._ttl(ttl_seconds)
-        if (await self._look(name))[0] != _CREATING:
-            await self.storage.set(name, _as_stored(value), ttl)
+        if (await self._look(name)).kind is not Kind.CREATING:
+            await self.storage.set(name, as_stored(value), ttl)
 
 
 RULES: dict[type[CacheSuite], tuple[type[StorageCacheAdapter], ...]] = {
@@ -470,7 +492,7 @@ RULES: dict[type[CacheSuite], tuple[type[StorageCacheAdapter], ...]] = {
     ForgettingRules: (
         StoresWhatWasInvalidated,
         StoresWhatWasCleared,
-        OldFlightsAreJoined,
+        OldLeadersAreJoined,
         InvalidatesAlways,
         NeverInvalidates,
         ClearsTheStorage,

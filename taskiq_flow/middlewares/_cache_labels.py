@@ -1,0 +1,82 @@
+"""What a task's labels and arguments mean to ``CacheMiddleware``: whether it is cached, under which key, how long."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+from taskiq import TaskiqMessage
+
+from taskiq_flow import serialization
+from taskiq_flow.middlewares._labels import is_given, is_true
+
+__all__ = [
+    "CACHE",
+    "CACHED",
+    "CACHE_ERRORS",
+    "CACHE_KEY",
+    "CACHE_TTL",
+    "caches_errors",
+    "is_cached",
+    "is_retry",
+    "key_of_result",
+    "waiting_seconds",
+]
+
+CACHE = "cache"
+"""The label of a task whose results are cached for the middleware's default time; False runs it in any case."""
+CACHE_TTL = "cache_ttl"
+"""The label of a task whose results are cached for that many seconds."""
+CACHE_KEY = "cache_key"
+"""The label with a custom key, instead of the task's arguments."""
+CACHE_ERRORS = "cache_errors"
+"""The label of a task whose errors are cached as well."""
+CACHED = "cached"
+"""The label, True, of a result that comes from the cache, or from a run of the same task at the same time."""
+
+_GRACE = 0.5
+"""Seconds from a run's time-out until those who wait for it have seen its end."""
+
+
+def is_cached(message: TaskiqMessage) -> bool:
+    """Return whether the labels ask for the cache."""
+    return is_true(message.labels[CACHE]) if is_given(message, CACHE) else is_given(message, CACHE_TTL)
+
+
+def caches_errors(message: TaskiqMessage) -> bool:
+    """Return whether errors are cached as well."""
+    return is_true(message.labels.get(CACHE_ERRORS))
+
+
+def is_retry(message: TaskiqMessage) -> bool:
+    """Return whether one of taskiq's retry middlewares sent a message."""
+    return bool(message.labels.get("_retries"))
+
+
+def waiting_seconds(message: TaskiqMessage) -> float | None:
+    """Return how many seconds a task waits for another run of it; None for as long as that takes."""
+    try:
+        return float(message.labels["timeout"]) + _GRACE
+    except (KeyError, TypeError, ValueError):  # what cannot be used fails the task when it is run
+        return None
+
+
+def key_of_result(target: Callable[..., Any], message: TaskiqMessage) -> str:
+    """Return the key of a task's result: readable at its beginning, and short.
+
+    :raises SerializationError: if an argument cannot be encoded.
+    """
+    if is_given(message, CACHE_KEY):
+        return f"{message.task_name}:{message.labels[CACHE_KEY]}"
+    text = serialization.dumps(_arguments(target, message), "arguments")
+    canonical = json.dumps(json.loads(text), sort_keys=True)
+    return f"{message.task_name}:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _arguments(target: Callable[..., Any], message: TaskiqMessage) -> Any:
+    """Return the arguments by name, whether they were given by position or by name."""
+    try:
+        return dict(inspect.signature(target).bind_partial(*message.args, **message.kwargs).arguments)
+    except (TypeError, ValueError):  # they do not fit, which the task's run will tell
+        return [message.args, message.kwargs]
