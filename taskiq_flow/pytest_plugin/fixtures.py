@@ -129,7 +129,8 @@ def storage_faults(request: pytest.FixtureRequest, _isolated_store: "IsolatedSto
     faults = StorageFaults(_isolated_store, session.stores(request.config).background)
     with faults.active():
         yield faults
-    if not request.node.stash.get(FAILED, False) and (problem := faults.unmet()):
+        problem = faults.unmet()
+    if problem and not request.node.stash.get(FAILED, False):
         pytest.fail(problem, pytrace=False)
 
 

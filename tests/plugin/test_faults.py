@@ -303,6 +303,64 @@ def test_all_is_undone_where_a_loop_was_closed_with_a_call_waiting(inner: InnerR
     inner(code, *real_servers).assert_outcomes(passed=6)
 
 
+# --- faults that never happen -----------------------------------------------------------------------------------------
+
+NEVER = """
+    import pytest
+
+    async def test_never(storage_adapter, storage_faults):
+        storage_faults.fail("get")
+        storage_faults.delay(0.01, "set")
+
+    async def test_damage_that_nobody_reads(storage_adapter, storage_faults):
+        await storage_adapter.set("key", 1)
+        storage_faults.corrupt("key")
+        await storage_adapter.set("key", 2)
+
+    async def test_fails_anyway(storage_adapter, storage_faults):
+        storage_faults.fail("get")
+        assert False, "THE REASON"
+
+    async def test_may_or_may_not(storage_adapter, storage_faults):
+        await storage_adapter.set("key", 1)
+        storage_faults.fail("get", optional=True)
+        storage_faults.delay(0.01, optional=True)
+        storage_faults.corrupt("key", optional=True)
+
+    async def test_undone(storage_adapter, storage_faults):
+        storage_faults.fail("get").undo()
+
+    async def test_met_once_is_met(storage_adapter, storage_faults):
+        storage_faults.fail("set", times=None)
+        with pytest.raises(ConnectionError):
+            await storage_adapter.set("key", 1)
+
+    class TestElsewhere:
+        @pytest.fixture
+        def storage_config(self, storage_config):
+            return storage_config.model_copy(update={"storage_namespace": "elsewhere"})
+
+        async def test_another_storage(self, storage_adapter, storage_faults):
+            storage_faults.fail("get")
+            assert await storage_adapter.get("key") is None
+"""
+
+
+def test_a_fault_that_never_happened_fails_the_test(inner: InnerRun) -> None:
+    result = inner(NEVER, "--storage-backends=memory")
+    result.assert_outcomes(passed=6, failed=1, errors=3)
+    text = result.stdout.str()
+    assert "storage_faults.fail('get'), storage_faults.delay(0.01, 'set') never happened: nothing in this test" in text
+    assert "storage_faults.corrupt('key') never happened" in text
+    errors = [line for line in result.outlines if line.startswith("ERROR ")]
+    assert sorted(line.split("::")[-1].partition("[")[0] for line in errors) == [
+        "test_another_storage",
+        "test_damage_that_nobody_reads",
+        "test_never",
+    ]
+    assert "THE REASON" in text
+
+
 # --- what it is for ---------------------------------------------------------------------------------------------------
 
 

@@ -441,3 +441,26 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     assert dom.count("<table>") == dom.count("</table>") == 2
     assert '<button class="mark failed" popovertarget="error-0-redis">fail</button>' in dom
     assert "<pre>the whole\nstory</pre>" in dom
+
+
+def test_a_tests_own_failure_is_shown_before_that_of_its_teardown(inner: InnerRun) -> None:
+    code = """
+        import pytest
+
+        @pytest.fixture
+        def cleaned():
+            yield
+            raise RuntimeError("the teardown fails on all")
+
+        async def test_it(cleaned, storage_adapter, storage_backend):
+            assert storage_backend.name != "sqlite", "THE REASON"
+    """
+    result = inner(code, "--storage-backends=memory,sqlite")
+    result.assert_outcomes(passed=1, failed=1, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*::test_it diverges",
+            "*memory *error *RuntimeError: the teardown fails on all",
+            "*sqlite *failed *AssertionError: THE REASON",
+        ]
+    )
