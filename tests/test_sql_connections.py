@@ -63,12 +63,13 @@ async def test_lock_that_another_holds_is_waited_for(driver: str, tmp_path: Path
 
 async def test_lock_that_is_not_released_times_out(tmp_path: Path) -> None:
     file = tmp_path / "storage.db"
-    async with SQLAlchemyStorageAdapter(f"sqlite:///{file}", operation_timeout=0.3) as adapter:
+    hasty = SQLAlchemyStorageAdapter(f"sqlite:///{file}", operation_timeout=0.3)
+    async with SQLAlchemyStorageAdapter(f"sqlite:///{file}") as adapter, hasty:
         await adapter.set("key", 1)
         with closing(sqlite3.connect(file, isolation_level=None)) as another:
             another.execute("BEGIN IMMEDIATE")
             with pytest.raises(StorageConnectionError, match=r"set\('key'\) failed: no answer within 0\.3 s"):
-                await adapter.set("key", 3)
+                await hasty.set("key", 3)
             another.execute("COMMIT")
         assert await adapter.get("key") == 1
 

@@ -5,10 +5,10 @@ errors of drivers and time-outs are translated here, in one place. A backend is 
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from taskiq_flow import clock, serialization
 from taskiq_flow.exceptions import (
@@ -22,9 +22,12 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
-from taskiq_flow.storage.testing import Call, Interceptor, KitSupport, interceptor
+from taskiq_flow.storage.failures import Diagnosis, Failure
+from taskiq_flow.storage.testing import Call, KitSupport, interceptor
 
 __all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
+
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds that one operation may take in all; connecting has a time-out of its own."""
@@ -72,20 +75,17 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         """Store a copy of ``value``; see :meth:`BaseStorageAdapter.set`."""
         key = rules.checked_key(key)
         record = self._new_record(key, value, ttl_seconds)
-        async with self._operation("set", key):
-            await self._write(key, record, record.created_at)
+        await self._call(lambda: self._write(key, record, record.created_at), "set", key)
 
     async def delete(self, key: str) -> bool:
         """Remove the entry under ``key``; see :meth:`BaseStorageAdapter.delete`."""
         key = rules.checked_key(key)
-        async with self._operation("delete", key):
-            return await self._remove(key, clock.now_ms())
+        return await self._call(lambda: self._remove(key, clock.now_ms()), "delete", key)
 
     async def exists(self, key: str) -> bool:
         """Return whether a live entry is under ``key``; see :meth:`BaseStorageAdapter.exists`."""
         key = rules.checked_key(key)
-        async with self._operation("exists", key):
-            return await self._is_live(key, clock.now_ms())
+        return await self._call(lambda: self._is_live(key, clock.now_ms()), "exists", key)
 
     async def keys(self, pattern: str = "*") -> list[str]:
         """Return the live keys that match ``pattern``, sorted; see :meth:`BaseStorageAdapter.keys`."""
@@ -94,14 +94,12 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         prefix, matches = rules.literal_prefix(pattern), rules.matcher(pattern)
         if not _may_begin_a_key(prefix):
             return []
-        async with self._operation("keys", pattern):
-            found = await self._live_keys(prefix, clock.now_ms())
+        found = await self._call(lambda: self._live_keys(prefix, clock.now_ms()), "keys", pattern)
         return sorted(key for key in found if matches(key))
 
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
         """Remove the expired entries of this namespace and return how many; see :meth:`BaseStorageAdapter.cleanup`."""
-        async with self._operation("cleanup"):
-            return await self._purge(clock.now_ms())
+        return await self._call(lambda: self._purge(clock.now_ms()), "cleanup")
 
     async def get_entry(self, key: str) -> StorageEntry | None:
         """Return the whole entry under ``key``; None if there is none, or it has expired."""
@@ -133,11 +131,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
             metadata=serialization.dumps(entry.metadata, f"the metadata for key {key!r}, at metadata"),
         )
         now = clock.now_ms()
-        async with self._operation("set_entry", key):
-            if record.is_live(now):
-                await self._write(key, record, now)
-            else:
-                await self._discard(key)
+        store = partial(self._write, key, record, now) if record.is_live(now) else partial(self._discard, key)
+        await self._call(store, "set_entry", key)
 
     async def compare_and_set(
         self,
@@ -151,7 +146,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         wanted = None if expected is ABSENT else serialization.dumps(expected, f"the value expected at key {key!r}")
         record = self._new_record(key, None if value is ABSENT else value, ttl_seconds)
         now = record.created_at
-        async with self._operation("compare_and_set", key):
+
+        async def exchange() -> bool:
             seen = await self._read(key, now)
             found = None if seen is None else serialization.dumps(self._decode(key, seen.value))
             if found != wanted:
@@ -159,6 +155,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
             if seen is None and value is ABSENT:
                 return True  # nothing is there, and nothing is to be: what has expired is left to `cleanup`
             return await self._exchange(key, seen, None if value is ABSENT else record, now)
+
+        return await self._call(exchange, "compare_and_set", key)
 
     # --- the hooks: `now` is milliseconds, keys are checked ----------------------------------------------------------
 
@@ -200,9 +198,16 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
     def _address(self) -> str:
         """Return where this adapter stores, for people, without secrets."""
 
-    def _translated(self, error: Exception, doing: str) -> StorageError | None:
-        """Return this package's error for a driver's, not yet raised; None if it is not a driver's."""
+    def _diagnose(self, error: Exception) -> Diagnosis | None:
+        """Return what a driver's error means; None if it is not a driver's."""
         return None
+
+    def _slot(self) -> AbstractAsyncContextManager[None]:
+        """Return what a call holds while it is under way: where connections are limited, one of them."""
+        return nullcontext()
+
+    async def _drop_connections(self) -> None:
+        """Close idle connections: they lead to a server that has handed its role to another."""
 
     # --- shared machinery -----------------------------------------------------------------------------------------
 
@@ -213,8 +218,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         return Record(text, created_at=now, expires_at=None if ttl is None else now + ttl, metadata="{}")
 
     async def _fetch(self, key: str) -> Record | None:
-        async with self._operation("get", key):
-            return await self._read(key, clock.now_ms())
+        return await self._call(lambda: self._read(key, clock.now_ms()), "get", key)
 
     def _decode(self, key: str, text: str) -> Any:
         try:
@@ -222,46 +226,57 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         except SerializationError as error:
             raise _unreadable(key, str(error)) from None
 
-    def _operation(self, name: str, *arguments: str) -> AbstractAsyncContextManager[None]:
-        """Bound an operation in time, and translate the driver's errors."""
-        bounded = self._bounded(name, *arguments)
+    async def _call(self, work: Callable[[], Awaitable[T]], name: str, *arguments: str) -> T:
+        """Return what ``work`` returns; what its driver raises becomes an error of this package."""
         if (surround := interceptor()) is None:
-            return bounded
-        return self._intercepted(surround, name, arguments, bounded)
+            return await self._translated(work, name, arguments)
+        unreachable = partial(self._unreachable, _doing(name, arguments))
+        async with surround(Call(self, name, arguments, self._operation_timeout, unreachable)):
+            return await self._translated(work, name, arguments)
 
-    @asynccontextmanager
-    async def _intercepted(
-        self, surround: Interceptor, name: str, arguments: tuple[str, ...], bounded: AbstractAsyncContextManager[None]
-    ) -> AsyncIterator[None]:
-        doing = _doing(name, arguments)
-        call = Call(self, name, arguments, self._operation_timeout, partial(self._unreachable, doing))
-        async with surround(call), bounded:
-            yield
-
-    @asynccontextmanager
-    async def _bounded(self, name: str, *arguments: str) -> AsyncIterator[None]:
+    async def _translated(self, work: Callable[[], Awaitable[T]], name: str, arguments: tuple[str, ...]) -> T:
         try:
-            with within(self._operation_timeout) as in_time:
-                yield
-            if in_time.cancelled_caught:
-                raise TimeoutError
+            return await self._in_time(work)
         except TaskiqFlowError:
             raise
         except Exception as error:
-            doing = _doing(name, arguments)
-            # The time-out has no message, and is an OSError, which adapters translate by its message.
-            is_time_out = isinstance(error, TimeoutError) and not str(error)
-            reason = f"no answer within {self._operation_timeout:g} s"
-            translated = self._unreachable(doing, reason) if is_time_out else self._translated(error, doing)
-            if translated is None:
+            if (diagnosis := self._diagnosed(error)) is None:
                 raise
-            raise translated from without_frames(error)
+            raise self._failed(_doing(name, arguments), diagnosis) from without_frames(diagnosis.cause or error)
 
-    def _unreachable(self, doing: str, reason: object) -> StorageConnectionError:
-        return StorageConnectionError(f"{self.backend} at {self._address()}: {doing} failed: {reason}")
+    async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``work`` returns within the operation's time-out, tried once more where nothing was done."""
+        with within(self._operation_timeout):
+            async with self._slot():
+                try:
+                    return await work()
+                except Exception as error:
+                    diagnosis = self._diagnosed(error)
+                    if diagnosis is None or not diagnosis.may_be_repeated:
+                        raise
+                await self._drop_connections()
+                return await work()
+        raise TimeoutError
 
-    def _refused(self, doing: str, reason: object) -> StorageBackendError:
-        return StorageBackendError(f"{self.backend} at {self._address()} refused {doing}: {reason}")
+    def _diagnosed(self, error: Exception) -> Diagnosis | None:
+        # The time-out has no message, and is an OSError, which adapters sort by its message.
+        if isinstance(error, TimeoutError) and not str(error):
+            return Diagnosis(Failure.TIMEOUT, f"no answer within {self._operation_timeout:g} s")
+        return self._diagnose(error)
+
+    def _failed(self, doing: str, diagnosis: Diagnosis) -> StorageError:
+        """Return the error to raise."""
+        failure, reason = diagnosis.failure, diagnosis.reason
+        if diagnosis.is_foreign_entry:
+            return SerializationError(f"the entry under {doing} is not one of ours: {reason:.200}")
+        if diagnosis.while_connecting:
+            return self._unreachable("connecting", reason, failure)
+        if failure in {Failure.LOST, Failure.TIMEOUT} or diagnosis.refuses_connection:
+            return self._unreachable(doing, reason, failure)
+        return StorageBackendError(f"{self.backend} at {self._address()} refused {doing}: {reason}", failure)
+
+    def _unreachable(self, doing: str, reason: object, failure: Failure = Failure.TIMEOUT) -> StorageConnectionError:
+        return StorageConnectionError(f"{self.backend} at {self._address()}: {doing} failed: {reason}", failure)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address()}, namespace={self.namespace!r})"

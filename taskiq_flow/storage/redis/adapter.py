@@ -4,17 +4,17 @@ How an entry lies there is :mod:`taskiq_flow.storage.redis.codec`'s business.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from redis.client import NEVER_DECODE
 
-from taskiq_flow.exceptions import StorageError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
+from taskiq_flow.storage.failures import Diagnosis
 from taskiq_flow.storage.redis import codec, transactions
 from taskiq_flow.storage.redis.clients import Client, Clients, ClientsPerLoop, GivenClient, factory_for
-from taskiq_flow.storage.redis.errors import translated
+from taskiq_flow.storage.redis.errors import diagnose
 from taskiq_flow.storage.testing import server_ttl_grace
 from taskiq_flow.storage.urls import masked
 
@@ -134,13 +134,14 @@ class RedisStorageAdapter(BackendAdapter):
     def _address(self) -> str:
         return self._server
 
-    def _translated(self, error: Exception, doing: str) -> StorageError | None:
-        return translated(error, doing, self._unreachable, self._refused)
+    def _diagnose(self, error: Exception) -> Diagnosis | None:
+        return diagnose(error)
 
-    @asynccontextmanager
-    async def _bounded(self, name: str, *arguments: str) -> AsyncIterator[None]:
-        async with super()._bounded(name, *arguments), self._clients.slot():
-            yield
+    async def _drop_connections(self) -> None:
+        await self._clients.drop_connections()
+
+    def _slot(self) -> AbstractAsyncContextManager[None]:
+        return self._clients.slot()
 
     # --- how entries are found ----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.redis.errors import ROLE_CHANGED
 from taskiq_flow.storage.urls import masked
 
 __all__ = [
@@ -58,18 +59,20 @@ if "maint_notifications_config" in _options:  # redis-py 8.1
 
 def client_options(connect_timeout: float) -> dict[str, Any]:
     """Return the redis-py options of every client that this package makes: a connection that a restarted server has
-    dropped is opened anew, once, without the caller noticing.
+    dropped, or that leads to one which has handed its role to another, is opened anew, once, without the caller
+    noticing.
 
     How long an operation may take is the adapter's business alone (``BackendAdapter._operation``): redis-py's own
     time-out uses ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that comes at the wrong moment.
 
     :param connect_timeout: seconds to wait for a connection.
     """
+    repeated = (redis_errors.ConnectionError, *ROLE_CHANGED)
     return {
         "socket_connect_timeout": connect_timeout,
         "socket_timeout": None,
-        "retry": Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError,)),
-        "retry_on_error": [redis_errors.ConnectionError],
+        "retry": Retry(NoBackoff(), 1, supported_errors=repeated),
+        "retry_on_error": list(repeated),
         **QUIET,
     }
 
@@ -147,6 +150,10 @@ class GivenClient:
         """Return the client, connected if it is a cluster's."""
         return await _ready(self._client)
 
+    async def drop_connections(self) -> None:
+        """Close the connections of the client that are idle; it opens others."""
+        await _drop_connections(self._client)
+
     def slot(self) -> AbstractAsyncContextManager[None]:
         """Limit nothing: its own pool does."""
         return nullcontext()
@@ -190,6 +197,10 @@ class ClientsPerLoop:
         """Return the running loop's client, connected if it is a cluster's."""
         return await _ready((await self._clients.get()).client)
 
+    async def drop_connections(self) -> None:
+        """Close the connections of the running loop's client that are idle."""
+        await _drop_connections((await self._clients.get()).client)
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Wait for one of the slots at the running loop's client, and hold it."""
@@ -221,6 +232,11 @@ async def _ready(client: Client) -> Client:
         # Before it knows which node has which keys, redis-py sends the calls that are first together to any.
         await client.initialize()
     return client
+
+
+async def _drop_connections(client: Client) -> None:
+    if (pool := getattr(client, "connection_pool", None)) is not None:  # a cluster's client finds its nodes by itself
+        await pool.disconnect(inuse_connections=False)
 
 
 async def _close(connected: _Connected) -> None:

@@ -14,7 +14,6 @@ from redis.asyncio import RedisCluster
 from taskiq_flow.storage.backend import Record
 from taskiq_flow.storage.redis.clients import Client
 from taskiq_flow.storage.redis.codec import HEADER_BYTES, is_live_header, is_unchanged
-from taskiq_flow.storage.redis.errors import UNREACHABLE
 
 __all__ = ["exchange", "pipeline", "remove_expired"]
 
@@ -54,8 +53,8 @@ async def exchange(
                 pipe.set(name, packed, px=ttl_ms)
             await pipe.execute()
         except redis_errors.WatchError as error:
-            if isinstance(lost := error.__context__, UNREACHABLE):
-                raise lost from None  # redis-py's word for that, too; the exchange may have taken place
+            if error.__context__ is not None:
+                raise  # redis-py's word for a connection that was lost, too; the exchange may have taken place
             return False
     return True
 
@@ -75,7 +74,9 @@ async def remove_expired(client: Client, name: bytes, now: int) -> int:
             pipe.multi()
             pipe.unlink(name)
             (removed,) = await pipe.execute()
-        except redis_errors.WatchError:
+        except redis_errors.WatchError as error:
+            if error.__context__ is not None:
+                raise
             return 0
     return int(removed)
 

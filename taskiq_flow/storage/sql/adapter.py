@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from taskiq_flow.exceptions import SerializationError, StorageError
+from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.storage import rules
-from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record, without_frames
+from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
+from taskiq_flow.storage.failures import Diagnosis, Failure
 from taskiq_flow.storage.sql.engines import (
     EnginesPerLoop,
     GivenEngine,
@@ -23,9 +24,9 @@ from taskiq_flow.storage.sql.engines import (
     new_engine,
     usable_url,
 )
-from taskiq_flow.storage.sql.errors import NotConnectedError, reason, translated
+from taskiq_flow.storage.sql.errors import TooLargeError, diagnose
 from taskiq_flow.storage.sql.runners import AsyncRunner, GivenAsyncRunner, Runner, ThreadRunner
-from taskiq_flow.storage.sql.statements import statements
+from taskiq_flow.storage.sql.statements import LARGEST_PACKET, packet_size, statements
 from taskiq_flow.storage.sql.tables import with_table
 from taskiq_flow.storage.urls import masked
 
@@ -101,7 +102,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
     async def _write(self, key: str, record: Record, now: int) -> None:
         row = self._row(key, record)
-        await self._run(lambda connection: self._statements.store(connection, row))
+        await self._run_with(row, lambda connection: self._statements.store(connection, row))
 
     async def _remove(self, key: str, now: int) -> bool:
         return await self._count(self._statements.remove, self._at(key, now)) > 0
@@ -112,12 +113,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
         row = {} if record is None else self._row(key, record)
         if seen is None:
-            return record is None or await self._run(
-                lambda connection: self._statements.store_if_absent(connection, row, now)
+            return record is None or await self._run_with(
+                row, lambda connection: self._statements.store_if_absent(connection, row, now)
             )
         choose = self._statements.remove_seen if record is None else self._statements.replace_seen
         unchanged = {f"seen_{name}": kept for name, kept in seen._asdict().items()}
-        return await self._count(choose(seen.expires_at is not None), self._at(key, now) | unchanged | row) > 0
+        statement, parameters = choose(seen.expires_at is not None), self._at(key, now) | unchanged | row
+        return await self._run_with(row, lambda connection: connection.execute(statement, parameters).rowcount) > 0
 
     async def _is_live(self, key: str, now: int) -> bool:
         statement, where = self._statements.is_live, self._at(key, now)
@@ -136,17 +138,37 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         # Not with SQLAlchemy's own mask: of a password with an unquoted "@" it takes a part for the host.
         return masked(self._url.set(query={}).render_as_string(hide_password=False))
 
-    def _translated(self, error: Exception, doing: str) -> StorageError | None:
-        return translated(error, doing, self._unreachable, self._refused)
+    def _diagnose(self, error: Exception) -> Diagnosis | None:
+        return diagnose(error)
 
     # --- statements ---------------------------------------------------------------------------------------------------
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
+        return await self._runner.run(partial(with_table, self._statements.table, work))
+
+    async def _run_with(self, row: dict[str, Any], work: Callable[[Connection], T]) -> T:
+        """Return what ``work``, which sends ``row``, returns.
+
+        MySQL says of a value that is too large that it is, and ends the connection: its reset may come first.
+        """
         try:
-            return await self._runner.run(partial(with_table, self._statements.table, work))
-        except NotConnectedError as failed:
-            raise self._unreachable("connecting", reason(failed.error)) from without_frames(failed.error)
+            return await self._run(work)
+        except Exception as error:
+            diagnosis = self._diagnose(error)
+            if diagnosis is None or diagnosis.failure is not Failure.LOST or self.backend not in {"MySQL", "MariaDB"}:
+                raise
+            limit = await self._largest_packet()
+            if limit is None or packet_size(row) <= limit:
+                raise
+            raise TooLargeError(limit, error) from error
+
+    async def _largest_packet(self) -> int | None:
+        """Return the size, in bytes, of the largest statement that MySQL takes; None if it cannot be asked."""
+        try:
+            return int(await self._run(lambda connection: connection.scalar(LARGEST_PACKET)))
+        except Exception:  # noqa: BLE001 - the error that made us ask is what counts
+            return None
 
     async def _count(self, statement: Executable, parameters: dict[str, Any]) -> int:
         """Execute a statement, and return how many rows it changed."""

@@ -1,13 +1,14 @@
 """Pools of connections which close whatever comes back to them after their end."""
 
+import time
 from typing import Any
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, QueuePool
 
-__all__ = ["ClosingAsyncQueuePool", "ClosingQueuePool", "terminate_connections"]
+__all__ = ["ClosingAsyncQueuePool", "ClosingPool", "ClosingQueuePool", "terminate_connections"]
 
 
-class _ClosingPool(Pool):
+class ClosingPool(Pool):
     """A pool that, once it is disposed of, closes each connection as it is given back.
 
     SQLAlchemy would leave those that are in use at that moment, open, to the garbage collector. Its events could do the
@@ -19,8 +20,13 @@ class _ClosingPool(Pool):
     _terminates = False
 
     def dispose(self) -> None:
+        """Close the idle connections; those in use are closed when they are given back."""
         self._is_over = True
         super().dispose()
+
+    def forget_connections(self) -> None:
+        """Let no connection be used again that is open now; calls that are under way go on with theirs."""
+        self._invalidate_time = time.time()  # SQLAlchemy's, which does the same where a connection has failed
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         if self._is_over:
@@ -34,11 +40,11 @@ class _ClosingPool(Pool):
         super()._close_connection(connection, terminate=terminate)
 
 
-class ClosingQueuePool(_ClosingPool, QueuePool):
+class ClosingQueuePool(ClosingPool, QueuePool):
     """For synchronous drivers."""
 
 
-class ClosingAsyncQueuePool(_ClosingPool, AsyncAdaptedQueuePool):
+class ClosingAsyncQueuePool(ClosingPool, AsyncAdaptedQueuePool):
     """For asynchronous drivers."""
 
 
@@ -46,5 +52,5 @@ def terminate_connections(pool: Pool) -> None:
     """Let a pool close connections of asyncpg's at once: they would say goodbye, and wait until the server's process
     has ended.
     """
-    if isinstance(pool, _ClosingPool):
+    if isinstance(pool, ClosingPool):
         pool._terminates = True

@@ -25,6 +25,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -32,11 +33,15 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from taskiq_flow.storage import rules
 
-__all__ = ["Statements", "statements"]
+__all__ = ["LARGEST_PACKET", "Statements", "packet_size", "statements"]
 
 _KEY = ("namespace", "key")
 _CONTENT = ("value", "created_at", "expires_at", "metadata")
 _ATTEMPTS = 10
+_QUOTED = "\0\n\r\x1a\"'\\"  # what MySQL's drivers put a backslash before
+
+LARGEST_PACKET = text("SELECT @@max_allowed_packet")
+"""Asks MySQL how many bytes a statement may have."""
 
 
 class Statements:
@@ -126,6 +131,12 @@ class Statements:
 def statements(table: str, dialect: str) -> Statements:
     """Return the statements on the table of that name; by the same object, SQLAlchemy finds what it has compiled."""
     return Statements(table, dialect)
+
+
+def packet_size(row: dict[str, Any]) -> int:
+    """Return how many bytes a statement of MySQL's with this row has at least: texts are quoted in it."""
+    texts = [content for content in row.values() if isinstance(content, str)]
+    return sum(len(content.encode()) + sum(map(content.count, _QUOTED)) for content in texts)
 
 
 class _Exact(TypeDecorator[str]):

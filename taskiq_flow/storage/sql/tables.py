@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Table, exc, inspect, text
 
-from taskiq_flow.storage.sql.errors import is_repeatable, says_locked, says_no_table
+from taskiq_flow.storage.sql.errors import is_lost, is_repeatable, says_locked, says_no_table
+from taskiq_flow.storage.sql.pools import ClosingPool
 
 __all__ = ["with_table"]
 
@@ -20,12 +21,25 @@ def with_table(table: Table, work: Callable[[Connection], T], connection: Connec
     The table is nearly always there: nothing looks for it until a statement fails.
     """
     try:
+        try:
+            return _repeated(connection, work)
+        except exc.DBAPIError as error:
+            if is_lost(error) or not (says_no_table(error) or _lacks(connection, table)):
+                raise
+        _create(connection, table)
         return _repeated(connection, work)
     except exc.DBAPIError as error:
-        if error.connection_invalidated or not (says_no_table(error) or _lacks(connection, table)):
-            raise
-    _create(connection, table)
-    return _repeated(connection, work)
+        if is_lost(error):
+            _drop(connection)
+        raise
+
+
+def _drop(connection: Connection) -> None:
+    """Let neither this connection be used again nor, in a pool of ours, those that were opened before."""
+    pool = connection.engine.pool
+    connection.invalidate()
+    if isinstance(pool, ClosingPool):
+        pool.forget_connections()
 
 
 def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
