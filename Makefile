@@ -40,7 +40,7 @@ contract: $(READY)
 	$(BIN)/python -m tests.contract.table
 
 fuzz: $(READY)
-	TASKIQ_FLOW_FUZZ_STEPS=$(STEPS) $(BIN)/python -m pytest tests/fuzz -n 2 -m "long or not long" --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
+	FLOW_FUZZ_STEPS=$(STEPS) $(BIN)/python -m pytest tests/fuzz -n 2 -m "long or not long" --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
 
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults -m long --timeout 3600 -rs $(ARGS)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from taskiq_flow.config import TaskiqFlowConfig
     from taskiq_flow.exceptions import (
         ConfigurationError,
+        ConfigurationWarning,
         InvalidKeyError,
         InvalidTTLError,
         MissingDependencyError,
@@ -56,6 +57,7 @@ __all__ = [
     "CacheMiddleware",
     "CacheStats",
     "ConfigurationError",
+    "ConfigurationWarning",
     "Findings",
     "History",
     "InMemoryCacheAdapter",
@@ -100,6 +102,7 @@ if not TYPE_CHECKING:
             "CacheMiddleware": "taskiq_flow.middlewares",
             "CacheStats": "taskiq_flow.cache",
             "ConfigurationError": "taskiq_flow.exceptions",
+            "ConfigurationWarning": "taskiq_flow.exceptions",
             "Findings": "taskiq_flow.history",
             "History": "taskiq_flow.history",
             "InMemoryCacheAdapter": "taskiq_flow.cache",

@@ -20,6 +20,9 @@
     AssertionError
     └── StuckTasksError                                       of the pytest plugin: tasks of a test never end
 
+    UserWarning
+    └── ConfigurationWarning                              a setting that has no effect, or hardly what was meant
+
 A ``StorageError`` says in ``failure`` what to do about it, see :class:`taskiq_flow.storage.failures.Failure`.
 Errors of drivers (redis-py, SQLAlchemy, sqlite3, asyncpg) never reach a caller raw; the one that caused an error
 of ours is its ``__cause__``.
@@ -33,6 +36,7 @@ from taskiq_flow.storage.failures import Failure
 
 __all__ = [
     "ConfigurationError",
+    "ConfigurationWarning",
     "InvalidKeyError",
     "InvalidTTLError",
     "MissingDependencyError",
@@ -87,6 +91,10 @@ class ConfigurationError(TaskiqFlowError, ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+
+class ConfigurationWarning(UserWarning):
+    """A setting has no effect, or hardly the one that was meant; the message says what to set."""
 
 
 class MissingDependencyError(ConfigurationError, ImportError):

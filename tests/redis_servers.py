@@ -71,7 +71,7 @@ def cluster(folder: Path, *settings: str, **client_options: Any) -> Iterator[lis
 
     Where nothing special is asked for, one that is running already will do: ``make mutants`` tells its ports.
     """
-    if (given := os.environ.get("TASKIQ_FLOW_CLUSTER_PORTS")) and not settings and not client_options:
+    if (given := os.environ.get("FLOW_CLUSTER_PORTS")) and not settings and not client_options:
         yield [int(port) for port in given.split()]
         return
     with ExitStack() as stack:

@@ -21,6 +21,7 @@ PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "UnstorableResultError": (TaskiqFlowError,),
     "ResultIsMissingError": (TaskiqFlowError, ResultGetError),
     "ConfigurationError": (TaskiqFlowError, ValueError),
+    "ConfigurationWarning": (UserWarning,),
     "MissingDependencyError": (exceptions.ConfigurationError, ImportError),
     "StorageError": (TaskiqFlowError,),
     "InvalidKeyError": (StorageError, ValueError),
@@ -30,7 +31,7 @@ PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "StorageBackendError": (StorageError,),
     "UnsupportedOperationError": (StorageError, NotImplementedError),
 }
-ERRORS = [getattr(exceptions, name) for name in exceptions.__all__]
+ERRORS = [getattr(exceptions, name) for name in exceptions.__all__ if name.endswith("Error")]
 
 
 def test_errors_have_their_parents() -> None:
@@ -43,10 +44,10 @@ def errors_of_the_package() -> Iterator[type[BaseException]]:
     """Yield every exception class that is defined in the package; what is not an error is not named like one."""
     root = Path(taskiq_flow.__file__).parent
     for file in root.rglob("*.py"):
-        names = [node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)]
-        if any(name.endswith("Error") and not name.startswith("_") for name in names):
+        names = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+        if named := [name for name in names if name.endswith(("Error", "Warning")) and not name.startswith("_")]:
             module = importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
-            found = [getattr(module, name) for name in names if name.endswith("Error") and not name.startswith("_")]
+            found = [getattr(module, name) for name in named]
             yield from (each for each in found if issubclass(each, BaseException))
 
 

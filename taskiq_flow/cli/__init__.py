@@ -12,6 +12,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
 
     try:
-        status: int = chosen.do(chosen)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status: int = chosen.do(chosen)
         sys.stdout.flush()
     except TaskiqFlowError as error:
         print(f"taskiq-flow: {error}", file=sys.stderr)
@@ -45,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     return status
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as the errors are shown: without the place in the code, which is this program's own."""
+    print(f"taskiq-flow: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

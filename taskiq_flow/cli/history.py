@@ -7,14 +7,13 @@ import re
 import shutil
 import sys
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskiq_flow import clock
+from taskiq_flow.cli._storage import add_storage_arguments, shared_storage
 
 if TYPE_CHECKING:
     from taskiq_flow.history import Findings
-    from taskiq_flow.storage.base import BaseStorageAdapter
 
 __all__ = ["add_parser"]
 
@@ -28,8 +27,8 @@ Show the results of tasks that StorageMiddleware keeps, the newest first.
   taskiq-flow history --failed --since 2h --json  the same, whole, for a program
 """
 _EPILOG = """\
-Without --url the storage is that of the environment: TASKIQ_FLOW_STORAGE_URL
-and the other TASKIQ_FLOW_ settings; --namespace and --table take precedence.
+Without --url the storage is that of the settings: TASKIQ_FLOW_STORAGE_URL and
+the other TASKIQ_FLOW_ variables; --namespace and --table take precedence.
 Times are shown in UTC. Where the terminal is narrow, a result has two lines.
 
 Entries among the results that cannot be read, because they are damaged or
@@ -72,12 +71,7 @@ def add_parser(subparsers: Any) -> None:
         help=f"the N newest ({_LAST}, unless --run or --since is given); 0 for all",
     )
     parser.add_argument("--json", action="store_true", help="all that is stored of them, as one JSON document")
-    storage = parser.add_argument_group("where they are")
-    storage.add_argument("--url", help="the storage: redis://…, postgresql://…, sqlite:///file.db, …")
-    storage.add_argument("--namespace", metavar="NAME", help="the storage's namespace, if not the usual one")
-    storage.add_argument(
-        "--table", metavar="NAME", help="the table of an SQL database, if not the usual one; made, if it is not there"
-    )
+    add_storage_arguments(parser.add_argument_group("where they are"))
 
 
 def _show(chosen: argparse.Namespace) -> int:
@@ -89,7 +83,7 @@ def _show(chosen: argparse.Namespace) -> int:
     from taskiq_flow.cli._table import on_one_line, table
     from taskiq_flow.history import History
 
-    storage = _storage(chosen)
+    storage = shared_storage(chosen)
     last = chosen.last
     if last is None and chosen.pipeline_id is None and chosen.since is None:
         last = _LAST
@@ -108,45 +102,6 @@ def _show(chosen: argparse.Namespace) -> int:
     for each in findings.unreadable:
         print(f"taskiq-flow: not a result: {on_one_line(each.reason)}", file=sys.stderr)
     return 0
-
-
-# --- the storage ------------------------------------------------------------------------------------------------------
-
-
-def _storage(chosen: argparse.Namespace) -> "BaseStorageAdapter":
-    """Return the adapter that arguments and environment name."""
-    from taskiq_flow.config import TaskiqFlowConfig
-    from taskiq_flow.exceptions import ConfigurationError
-    from taskiq_flow.storage.factory import DEFAULT_SQLITE_URL, StorageAdapterFactory
-
-    asked = {"storage_namespace": chosen.namespace, "storage_table": chosen.table}
-    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if chosen.url is not None:
-        given |= {"storage_type": "auto", "storage_url": chosen.url, "storage_redis_url": None}
-    config = TaskiqFlowConfig(**given)
-    storage = StorageAdapterFactory.create_storage_adapter(config)
-    if getattr(storage, "backend", "") == "memory" and config.storage_url in {None, "memory://"}:
-        if config.storage_url is None and config.storage_type == "auto":
-            raise ConfigurationError("no storage is named: give --url, or set TASKIQ_FLOW_STORAGE_URL")
-        raise ConfigurationError(
-            "a memory storage cannot be looked into from outside: each process has its own, and this one's is empty; "
-            "give --url, or set TASKIQ_FLOW_STORAGE_URL, to one that processes share"
-        )
-    url = config.storage_url or DEFAULT_SQLITE_URL
-    if url.startswith("sqlite") and (config.storage_url or config.storage_type in {"sqlite", "sqlalchemy"}):
-        _refuse_new_file(url)
-    return storage
-
-
-def _refuse_new_file(url: str) -> None:
-    """Refuse a file that does not exist: SQLite would create it, and hide a mistyped name."""
-    from sqlalchemy import make_url
-
-    from taskiq_flow.exceptions import ConfigurationError
-
-    file = make_url(url).database
-    if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
-        raise ConfigurationError(f"there is no database file {file!r}")
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------

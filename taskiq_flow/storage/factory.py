@@ -6,7 +6,9 @@ A registry of URL schemes: each names a builder, and third parties add their own
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from weakref import WeakSet
 
+from taskiq_flow import _settings
 from taskiq_flow.config import StorageType, TaskiqFlowConfig
 from taskiq_flow.exceptions import ConfigurationError, TaskiqFlowError
 from taskiq_flow.storage.backend import without_frames
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
     from taskiq_flow.storage.redis import RedisStorageAdapter
 
-__all__ = ["DEFAULT_SQLITE_URL", "AdapterBuilder", "DefaultMiddlewares", "StorageAdapterFactory"]
+__all__ = ["DEFAULT_SQLITE_URL", "AdapterBuilder", "DefaultMiddlewares", "StorageAdapterFactory", "named_url"]
 
 AdapterBuilder = Callable[[str, TaskiqFlowConfig], BaseStorageAdapter]
 """Makes an adapter from a URL and the settings, whose ``storage_ttl_seconds`` is the default time to live to use."""
 
 _DEFAULT_REDIS_URL = "redis://localhost:6379"
+_MIDDLEWARE_LOCK_TIMEOUT = 300.0
 DEFAULT_SQLITE_URL = "sqlite+aiosqlite:///taskiq-flow.db"
 
 
@@ -52,9 +55,9 @@ class StorageAdapterFactory:
     ) -> BaseStorageAdapter:
         """Return the adapter that the arguments and the settings ask for; nothing is connected yet.
 
-        ``auto`` never guesses. In this order: ``redis_url``; ``config.storage_url``, by its scheme;
-        ``config.storage_redis_url``; the server of a taskiq-redis ``broker``, with its database, credentials and TLS
-        settings; else memory.
+        ``auto`` never guesses. In this order: ``redis_url``; the URL of the settings, by its scheme; the server of a
+        taskiq-redis ``broker``, with its database, credentials and TLS settings; else memory, with a
+        ``ConfigurationWarning`` where the broker sends to other processes, which do not see this one's memory.
 
         :param config: settings; by default read from the environment.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
@@ -84,16 +87,22 @@ class StorageAdapterFactory:
             raise ConfigurationError(f"unknown storage type {kind!r}; known types: {', '.join(get_args(StorageType))}")
         if redis_url is not None and kind not in {"auto", "redis"}:
             raise ConfigurationError(f"redis_url was given, but the storage type is {kind!r}")
-        url = redis_url or _only_one(config, kind)
-        if url is not None:
-            cls._refuse_contradiction(kind, url)
-            if url in {redis_url, config.storage_redis_url} and cls._builder_of(url) is not _build_redis:
-                raise ConfigurationError(f"{masked(url)!r} was given as the URL of a Redis server, and is not one")
+        given = {"redis_url": redis_url} if redis_url else _urls_for(kind, config)
+        if len(set(given.values())) > 1:
+            told = " and ".join(f"{name} ({masked(url)})" for name, url in given.items())
+            raise ConfigurationError(f"{told} are both set and differ: set only one, or say which by storage_type")
+        for name, url in given.items():  # one, or several names of one
+            if kind != "auto" and cls._builder_of(url) is not None and not cls._fits(kind, url):
+                raise ConfigurationError(f"the storage type is {kind!r}, but {name} is {masked(url)!r}")
+            if name in _KINDS_BY_NAME and not cls._fits(its := _KINDS_BY_NAME[name], url):
+                raise ConfigurationError(f"{name} is {masked(url)!r}, which is not the URL of {_CALLED[its]}")
             return cls._by_scheme(url, config)
         if kind in {"sqlite", "sqlalchemy"}:
             return cls._by_scheme(DEFAULT_SQLITE_URL, config)
         if kind != "memory" and (adapter := _on_server_of(broker, config)) is not None:
             return adapter
+        if kind == "auto":
+            _warn_of_memory(broker)
         return cls._by_scheme(_DEFAULT_REDIS_URL if kind == "redis" else "memory://", config)
 
     @classmethod
@@ -106,20 +115,31 @@ class StorageAdapterFactory:
         *,
         broker: Any = None,
     ) -> "BaseCacheAdapter":
-        """Return a cache on the storage that :meth:`create_storage_adapter` would choose; nothing is connected yet.
+        """Return a cache on the storage that the settings name for caches; nothing is connected yet.
+
+        Where ``cache_type``, ``cache_url`` and ``cache_redis_url`` are not set, that is the one which
+        :meth:`create_storage_adapter` would choose.
 
         :param config: settings; by default read from the environment.
         :param redis_url: the Redis server to use.
         :param default_ttl: seconds that values live where nothing else is said; None for the storage's own default.
-        :param lock_timeout: seconds after which a creator that is not heard of is taken for dead.
+            Where it is left at an hour, ``config.cache_default_ttl`` decides.
+        :param lock_timeout: seconds after which a creator that is not heard of is taken for dead. Where it is left at
+            10 s, ``config.cache_lock_timeout`` decides.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
         :raises ConfigurationError: as for :meth:`create_storage_adapter`, or if ``lock_timeout`` cannot be used.
         :raises MissingDependencyError: if a package is missing; the message names the extra that brings it.
         :raises InvalidTTLError: if ``default_ttl`` is not a legal time to live.
         """
         from taskiq_flow import cache
+        from taskiq_flow.cache.storage import DEFAULT_LOCK_TIMEOUT, DEFAULT_TTL
 
-        storage: Any = cls.create_storage_adapter(config, broker, redis_url)
+        config = TaskiqFlowConfig() if config is None else config
+        if default_ttl == DEFAULT_TTL:
+            default_ttl = config.cache_default_ttl
+        if lock_timeout == DEFAULT_LOCK_TIMEOUT and config.cache_lock_timeout is not None:
+            lock_timeout = config.cache_lock_timeout
+        storage: Any = cls.create_storage_adapter(_for_caches(config), broker, redis_url)
         match getattr(storage, "backend", ""):  # by name: to ask for its class is to import redis
             case "memory":
                 return cache.InMemoryCacheAdapter(default_ttl, lock_timeout, storage=storage, owns_storage=True)
@@ -134,9 +154,11 @@ class StorageAdapterFactory:
     def create_default_middlewares(
         cls, config: TaskiqFlowConfig | None = None, broker: Any = None
     ) -> DefaultMiddlewares:
-        """Return a ``StorageMiddleware`` and a ``CacheMiddleware`` on one storage, which is closed at shutdown.
+        """Return a ``StorageMiddleware`` and a ``CacheMiddleware``, which close their storage at shutdown.
 
-        The storage is the one that :meth:`create_storage_adapter` would choose; the cache's locks last five minutes.
+        It is the one that :meth:`create_storage_adapter` would choose, for both; where the settings name another for
+        caches, the cache is on that. The cache's locks last ``config.cache_lock_timeout``, five minutes by default.
+        ``config.storage_enabled`` and ``config.cache_enabled`` switch the one and the other off.
 
         :param config: settings; by default read from the environment.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
@@ -147,10 +169,18 @@ class StorageAdapterFactory:
         from taskiq_flow.cache import StorageCacheAdapter
         from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
 
+        config = TaskiqFlowConfig() if config is None else config
         storage = cls.create_storage_adapter(config, broker)
+        lock_timeout = _MIDDLEWARE_LOCK_TIMEOUT if config.cache_lock_timeout is None else config.cache_lock_timeout
+        own = _for_caches(config)
+        cache: BaseCacheAdapter
+        if own is config:
+            cache = StorageCacheAdapter(storage, config.cache_default_ttl, lock_timeout)
+        else:
+            cache = cls.create_cache_adapter(config, lock_timeout=lock_timeout, broker=broker)
         return {
-            "storage": StorageMiddleware(storage, owns_storage=True),
-            "cache": CacheMiddleware(StorageCacheAdapter(storage, lock_timeout=300)),
+            "storage": StorageMiddleware(storage, config.storage_enabled, owns_storage=True),
+            "cache": CacheMiddleware(cache, config.cache_enabled, owns_cache=own is not config),
         }
 
     @classmethod
@@ -189,13 +219,10 @@ class StorageAdapterFactory:
         return _build_sqlalchemy if builder is None and _is_sqlalchemy_dialect(scheme) else builder
 
     @classmethod
-    def _refuse_contradiction(cls, kind: str, url: str) -> None:
-        """Refuse a URL that another type of storage has than the one that was asked for."""
-        if kind == "auto" or (builder := cls._builder_of(url)) is None:
-            return
+    def _fits(cls, kind: str, url: str) -> bool:
+        """Return whether a URL is that of a type of storage."""
         expected = {"memory": _build_memory, "redis": _build_redis}.get(kind, _build_sqlalchemy)
-        if builder is not expected or (kind == "sqlite" and not url.startswith("sqlite")):
-            raise ConfigurationError(f"the storage type is {kind!r}, but the storage URL is {masked(url)!r}")
+        return cls._builder_of(url) is expected and (kind != "sqlite" or url.startswith("sqlite"))
 
 
 def _build_memory(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
@@ -232,16 +259,55 @@ for _scheme in ("sqlite", "postgresql", "postgres", "mysql", "mariadb"):
 StorageAdapterFactory.register_scheme("memory", _build_memory)
 
 
-def _only_one(config: TaskiqFlowConfig, kind: str) -> str | None:
-    """Return the URL that the settings name for this type of storage."""
-    if config.storage_url and config.storage_redis_url and config.storage_url != config.storage_redis_url:
-        raise ConfigurationError(
-            f"storage_url ({masked(config.storage_url)}) and storage_redis_url ({masked(config.storage_redis_url)}) "
-            "are both set and differ: set only one"
-        )
-    if config.storage_url:
-        return config.storage_url
-    return config.storage_redis_url if kind in {"auto", "redis"} else None
+_KINDS_BY_NAME = {
+    "redis_url": "redis",
+    "storage_redis_url": "redis",
+    "storage_sqlite_url": "sqlite",
+    "storage_sqlalchemy_url": "sqlalchemy",
+}
+"""Which type of storage a URL must have under a name that says it."""
+_CALLED = {"redis": "a Redis server", "sqlite": "an SQLite database", "sqlalchemy": "an SQL database"}
+
+
+def named_url(config: TaskiqFlowConfig) -> str | None:
+    """Return the URL that settings hold for storages of their type; None where they hold none."""
+    return next(iter(_urls_for(config.storage_type, config).values()), None)
+
+
+def _urls_for(kind: str, config: TaskiqFlowConfig) -> dict[str, str]:
+    """Return the URLs that the settings hold for this type of storage, by the names of the settings."""
+    names = ("storage_url", *(name for name, its in _KINDS_BY_NAME.items() if kind in {"auto", its}))
+    return {name: url for name in names if (url := getattr(config, name, None))}
+
+
+def _for_caches(config: TaskiqFlowConfig) -> TaskiqFlowConfig:
+    """Return the settings with those for caches in place of those for storages; unchanged where there are none."""
+    if config.cache_type == "auto" and not config.cache_url and not config.cache_redis_url:
+        return config
+    kind = config.cache_type
+    if config.cache_url or config.cache_redis_url:
+        urls = {"storage_url": config.cache_url, "storage_redis_url": config.cache_redis_url}
+    else:
+        urls = {name: url for name, url in _urls_for(kind, config).items() if StorageAdapterFactory._fits(kind, url)}
+    nothing = dict.fromkeys(("storage_url", *_KINDS_BY_NAME))
+    return config.model_copy(update={**nothing, **urls, "storage_type": kind})
+
+
+_WARNED_OF: "WeakSet[Any]" = WeakSet()
+"""The brokers for which a storage in memory has been warned of."""
+
+
+def _warn_of_memory(broker: Any) -> None:
+    """Warn, once for each broker, that what it sends elsewhere is not seen from here."""
+    bases = {(base.__module__.partition(".")[0], base.__name__) for base in type(broker).__mro__}
+    if ("taskiq", "AsyncBroker") not in bases or ("taskiq", "InMemoryBroker") in bases or broker in _WARNED_OF:
+        return
+    _WARNED_OF.add(broker)
+    _settings.warn(
+        f"no storage is configured, so entries are kept in this process's memory, but {type(broker).__name__} sends "
+        "tasks to other processes, which do not see them: set TASKIQ_FLOW_STORAGE_URL to a storage that they share, "
+        "or TASKIQ_FLOW_STORAGE_TYPE=memory if that is meant"
+    )
 
 
 def _is_sqlalchemy_dialect(scheme: str) -> bool:

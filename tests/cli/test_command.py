@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+from taskiq_flow import cli
 from taskiq_flow.cli import main
 from tests.cli.command import SCRIPT, run
 from tests.test_architecture import HEAVY
+
+SUBCOMMANDS = [file for file in Path(cli.__file__).parent.glob("*.py") if not file.name.startswith("_")]
 
 
 @pytest.mark.parametrize(
@@ -58,11 +62,12 @@ def test_version_is_that_of_the_distribution() -> None:
     assert (done.returncode, done.stdout) == (0, f"taskiq-flow-kit {metadata.version('taskiq-flow-kit')}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["history", "--help"], ["matrix", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([each.stem, "--help"] for each in SUBCOMMANDS)])
 def test_help_loads_nothing_heavy(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code = f"""
 import sys
+from taskiq_flow import cli
 from taskiq_flow.cli import main
 try:
     main({arguments!r})

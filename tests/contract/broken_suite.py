@@ -1,6 +1,6 @@
 """The contract suite on every broken adapter: a test file that is run by :mod:`tests.contract.table`, and must fail.
 
-``TASKIQ_FLOW_BROKEN=all`` tries every rule on every adapter, not only those that are there to catch it.
+``FLOW_BROKEN=all`` tries every rule on every adapter, not only those that are there to catch it.
 """
 
 import os
@@ -74,7 +74,7 @@ class TestNothingBroken(_OnMemory, StorageAdapterContract):
 for _module, _rules in RULES.items():
     for _name, _kind in adapters(_module).items():
         _base = _OnServer if issubclass(_kind, RedisStorageAdapter) else _OnMemory
-        _tried = (StorageAdapterContract,) if os.environ.get("TASKIQ_FLOW_BROKEN") == "all" else _rules
+        _tried = (StorageAdapterContract,) if os.environ.get("FLOW_BROKEN") == "all" else _rules
         _own = {"kind": _kind, "lacks": getattr(_kind, "lacks", {}), "__module__": __name__, "__doc__": _kind.__doc__}
         globals()[f"Test{_name}"] = type(f"Test{_name}", (_base, *_tried), _own)
 

@@ -77,7 +77,7 @@ def _split(nodeid: str) -> tuple[str, str]:
 def _run_here() -> Caught:
     recorder = _Recorder(first_only="--first" in sys.argv)
     if "--all" in sys.argv:
-        os.environ["TASKIQ_FLOW_BROKEN"] = "all"
+        os.environ["FLOW_BROKEN"] = "all"
     # No settings of this project, and nothing of pytest's that costs time and is of no use here.
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:terminalreporter", "-W", "ignore"]
     unneeded = (

@@ -1,15 +1,16 @@
 """What the factory learns from a broker; no server is asked."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 import taskiq_redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection
-from taskiq import InMemoryBroker
+from taskiq import AsyncBroker, BrokerMessage, InMemoryBroker
 
 from taskiq_flow.config import TaskiqFlowConfig
+from taskiq_flow.exceptions import ConfigurationWarning
 from taskiq_flow.storage import (
     InMemoryStorageAdapter,
     StorageAdapterFactory,
@@ -142,3 +143,36 @@ def test_settings_take_precedence_over_the_broker() -> None:
     broker = taskiq_redis.ListQueueBroker("redis://h")
     assert isinstance(create(TaskiqFlowConfig(storage_url="memory://"), broker), InMemoryStorageAdapter)
     assert "elsewhere" in repr(create(TaskiqFlowConfig(storage_redis_url="redis://elsewhere"), broker))
+
+
+class SendsElsewhere(AsyncBroker):
+    """A broker whose tasks run in other processes."""
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Send nothing."""
+
+    async def listen(self) -> AsyncGenerator[bytes, None]:
+        """Receive nothing."""
+        yield b""
+
+
+def test_memory_for_a_broker_that_sends_elsewhere_is_warned_of_once() -> None:
+    broker = SendsElsewhere()
+    with pytest.warns(ConfigurationWarning) as caught:
+        assert isinstance(create(broker=broker), InMemoryStorageAdapter)
+    [warning] = caught
+    assert str(warning.message).startswith("no storage is configured, so entries are kept in this process's memory")
+    assert "SendsElsewhere" in str(warning.message)
+    assert "set TASKIQ_FLOW_STORAGE_URL" in str(warning.message)
+    assert warning.filename == __file__
+    create(broker=broker)
+    with pytest.warns(ConfigurationWarning) as caught:
+        StorageAdapterFactory.create_default_middlewares(TaskiqFlowConfig(cache_type="redis"), SendsElsewhere())
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{"storage_type": "memory"}, {"storage_url": "memory://"}, {"storage_url": "redis://h"}]
+)
+def test_storage_that_was_asked_for_is_not_warned_of(settings: dict[str, Any]) -> None:
+    create(TaskiqFlowConfig(**settings), SendsElsewhere())

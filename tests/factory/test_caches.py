@@ -87,3 +87,53 @@ async def test_default_middlewares_share_one_storage(monkeypatch: pytest.MonkeyP
     for middleware in made.values():
         await middleware.shutdown()
     assert closed == [storage], "once, by the one that owns it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({"cache_type": "memory", "storage_url": "redis://h"}, "memory://"),
+        ({"cache_type": "redis", "storage_url": "redis://h"}, "redis://h"),
+        ({"cache_type": "redis", "storage_url": "sqlite:///x"}, "redis://localhost:6379"),
+        ({"cache_type": "redis", "storage_redis_url": "redis://h", "storage_type": "memory"}, "redis://h"),
+        ({"cache_url": "redis://c", "storage_url": "sqlite:///x"}, "redis://c"),
+        ({"cache_redis_url": "redis://c", "storage_url": "sqlite:///x", "storage_type": "sqlite"}, "redis://c"),
+        ({"cache_enabled": False, "storage_url": "redis://h"}, "redis://h"),
+    ],
+)
+def test_cache_settings_take_precedence_over_those_of_the_storage(settings: dict[str, Any], address: str) -> None:
+    config = TaskiqFlowConfig(storage_namespace="shop", **settings)
+    cache: Any = StorageAdapterFactory.create_cache_adapter(config)
+    assert f"({address}, namespace='shop')" in repr(cache.storage)
+
+
+def test_cache_settings_take_the_place_of_default_arguments() -> None:
+    config = TaskiqFlowConfig(cache_default_ttl=7, cache_lock_timeout=3)
+    cache: Any = StorageAdapterFactory.create_cache_adapter(config)
+    assert (cache.default_ttl, cache.lock_timeout) == (7, 3)
+    cache = StorageAdapterFactory.create_cache_adapter(config, default_ttl=8, lock_timeout=4)
+    assert (cache.default_ttl, cache.lock_timeout) == (8, 4)
+
+
+async def test_default_middlewares_close_a_cache_on_another_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TaskiqFlowConfig(storage_url="memory://results", cache_url="memory://cache", cache_lock_timeout=3)
+    made = StorageAdapterFactory.create_default_middlewares(config)
+    cache: Any = made["cache"].cache
+    assert repr(made["storage"].storage) == "InMemoryStorageAdapter(memory://results, namespace='taskiq_flow')"
+    assert repr(cache.storage) == "InMemoryStorageAdapter(memory://cache, namespace='taskiq_flow')"
+    assert cache.lock_timeout == 3
+    closed = []
+
+    async def note() -> None:
+        closed.append("cache")
+
+    monkeypatch.setattr(cache.storage, "aclose", note)
+    await made["cache"].shutdown()
+    assert closed == ["cache"]
+
+
+def test_default_middlewares_can_be_switched_off() -> None:
+    made = StorageAdapterFactory.create_default_middlewares(TaskiqFlowConfig(storage_enabled=False))
+    assert (made["storage"].enabled, made["cache"].enabled) == (False, True)
+    made = StorageAdapterFactory.create_default_middlewares(TaskiqFlowConfig(cache_enabled=False))
+    assert (made["storage"].enabled, made["cache"].enabled) == (True, False)

@@ -48,6 +48,8 @@ def test_sqlalchemy_dialect_without_its_driver_names_the_package() -> None:
             {},
             ["storage_url (sqlite:///x) and storage_redis_url (redis://:***@h) are both set and differ: set only one"],
         ),
+        ({"storage_sqlite_url": "redis://u:secret@h"}, {}, ["storage_sqlite_url", "redis://u:***@h", "SQLite"]),
+        ({"storage_sqlalchemy_url": "redis://u:secret@h"}, {}, ["storage_sqlalchemy_url", "redis://u:***@h", "SQL"]),
         ({"storage_type": "sqlite"}, {"redis_url": "redis://h"}, ["redis_url", "'sqlite'"]),
         ({}, {"redis_url": "http://u:secret@h"}, ["http://u:***@h"]),
         ({}, {"redis_url": "sqlite:///x"}, ["sqlite:///x", "Redis"]),

@@ -116,3 +116,21 @@ def test_timeouts_reach_the_adapter(url: str) -> None:
     assert adapter._operation_timeout == 2.5
     if isinstance(adapter, SQLAlchemyStorageAdapter):
         assert adapter._connect_timeout == 1.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({"storage_sqlite_url": "sqlite:///a.db"}, "sqlite+aiosqlite:///a.db"),
+        ({"storage_sqlalchemy_url": "postgresql://h/d"}, "postgresql+asyncpg://h/d"),
+        ({"storage_sqlite_url": "sqlite:///a.db", "storage_type": "sqlite"}, "sqlite+aiosqlite:///a.db"),
+        ({"storage_sqlalchemy_url": "sqlite:///a.db", "storage_type": "sqlalchemy"}, "sqlite+aiosqlite:///a.db"),
+        (
+            {"storage_sqlite_url": "sqlite:///a.db", "storage_redis_url": "redis://h", "storage_type": "redis"},
+            "redis://h",
+        ),
+        ({"storage_sqlite_url": "sqlite:///a.db", "storage_type": "memory"}, "memory://"),
+    ],
+)
+def test_url_settings_of_taskiq_flow_work(settings: dict[str, Any], address: str) -> None:
+    assert f"({address}, " in repr(create(TaskiqFlowConfig(**settings)))

@@ -1,6 +1,6 @@
 """Every storage against the plain model: a few hundred random steps here, ``make fuzz`` for many thousands.
 
-``TASKIQ_FLOW_FUZZ_STEPS`` says how many steps each storage gets; ``TASKIQ_FLOW_FUZZ_SEED`` repeats a run.
+``FLOW_FUZZ_STEPS`` says how many steps each storage gets; ``FLOW_FUZZ_SEED`` repeats a run.
 """
 
 import os
@@ -16,7 +16,7 @@ from taskiq_flow.storage import BaseStorageAdapter, RedisStorageAdapter, SQLAlch
 from tests.fuzz.machine import Storage, Tally, explore
 from tests.redis_servers import cluster
 
-STEPS = int(os.environ.get("TASKIQ_FLOW_FUZZ_STEPS") or 0)
+STEPS = int(os.environ.get("FLOW_FUZZ_STEPS") or 0)
 
 # Where a storage answers wrong, the shortest example is looked for, for five minutes at most.
 pytestmark = pytest.mark.timeout(600 + STEPS)
@@ -28,14 +28,14 @@ Compare = Callable[[Storage], None]
 def compare(record_property: Callable[[str, object], None]) -> Compare:
     """Run the machine on a storage, and leave a line for the end of the report (see ``conftest.py``)."""
     # Without a number of steps this is a test like any other, and the same each time.
-    seed = int(os.environ.get("TASKIQ_FLOW_FUZZ_SEED") or (random.randrange(2**32) if STEPS else 3))
+    seed = int(os.environ.get("FLOW_FUZZ_SEED") or (random.randrange(2**32) if STEPS else 3))
 
     def run(storage: Storage) -> None:
         tally = Tally()
         try:
             explore(storage, tally, steps=STEPS or 320, seed=seed)
         finally:
-            record_property("fuzz", f"{storage.name}: {tally} (TASKIQ_FLOW_FUZZ_SEED={seed})")
+            record_property("fuzz", f"{storage.name}: {tally} (FLOW_FUZZ_SEED={seed})")
             if STEPS:
                 record_property("fuzz answers", dict(sorted(tally.answers.items())))
 
