@@ -8,13 +8,14 @@ Plain JSON data is written as plain JSON. A closed set of other types is written
 
 A dict of the user's that has a key ``"$type"`` is written in the last form, so that it cannot be taken for a tag.
 Types are taken exactly: an ``OrderedDict``, a namedtuple or an ``IntEnum`` would come back as something else, and is
-refused instead (CONTRACT, Values).
+refused instead (docs/contract.md, values).
 """
 
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -31,6 +32,11 @@ MAX_DEPTH = 100
 _TAG = "$type"
 # Python refuses to print integers of more than 640 digits where its limit is set lowest; hexadecimal has no limit.
 _PLAIN_INT_BITS = 2048
+# Longer than any that is written as it is: to read a decimal number takes time with the square of its length.
+_MAX_DIGITS = 1000
+_MANY_DIGITS = re.compile(rf"(?<![0-9])[0-9]{{{_MAX_DIGITS}}}")
+_MAX_ALIKE = 100
+"""How many items of a set, or keys of a dict, may have one hash: they are compared with each other."""
 # Where JSON would take two surrogates for the one character that they stand for in UTF-16.
 _FUSES = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 # Bound now: while freezegun freezes a test, the names `datetime` and `date` of this module are its fakes.
@@ -39,14 +45,15 @@ _TINY_OFFSET = re.compile(r"([+-])00:00:00\.(\d{6})$")
 _Moment = TypeVar("_Moment", datetime, time)
 
 
-def dumps(value: Any, what: str = "value") -> str:
+def dumps(value: Any, what: str = "value", max_depth: int = MAX_DEPTH) -> str:
     """Return ``value`` as JSON text.
 
     :param what: how the message calls the value; the path to an offending part begins with it.
-    :raises SerializationError: the value, or a part of it, would not come back as it is.
+    :param max_depth: how many containers deep the value may be nested.
+    :raises SerializationError: if the value, or a part of it, would not come back as it is.
     """
     try:
-        plain = _encode(value, MAX_DEPTH)
+        plain = _encode(value, max_depth)
     except _Refused as refused:
         raise SerializationError(f"{what}{refused.path}: {refused.reason}") from None
     text = json.dumps(plain, ensure_ascii=False)
@@ -60,11 +67,15 @@ def dumps(value: Any, what: str = "value") -> str:
 def loads(text: str | bytes) -> Any:
     """Return the value that :func:`dumps` wrote.
 
-    :raises SerializationError: the text is no JSON, or holds a tag that is unknown or malformed.
+    :raises SerializationError: if the text is no JSON, or holds a tag that is unknown or malformed.
     """
     try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        # To look at each number takes a call for each: only where one may be too long.
+        parse_int = _checked_int if len(text) > _MAX_DIGITS and _MANY_DIGITS.search(text) else None
         # A NaN equals nothing but itself: each has to come back as an object of its own, or two in a set would be one.
-        return json.loads(text, object_hook=_decode_object, parse_constant=float)
+        return json.loads(text, object_hook=_decode_object, parse_constant=float, parse_int=parse_int)
     except RecursionError:
         raise SerializationError("the stored text is nested too deeply to be ours") from None
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
@@ -100,6 +111,8 @@ def _encode(value: Any, depth: int) -> Any:
         return _tagged("tuple", _encode_items(value, depth - 1))
     if kind in (set, frozenset):
         # Sorted by their text, so that equal sets are stored as equal text.
+        if _hash_alike(value):
+            raise _Refused(f"has more than {_MAX_ALIKE} items that hash alike")
         return _tagged(kind.__name__, sorted(_encode_items(value, depth - 1), key=json.dumps))
     if writer := _WRITERS.get(_unfrozen(kind)):
         return writer(value)
@@ -118,6 +131,8 @@ def _encode_items(items: Any, depth: int) -> list[Any]:
 
 def _encode_dict(items: dict[Any, Any], depth: int) -> dict[str, Any]:
     plain = _TAG not in items and all(type(key) is str and not _fuses(key) for key in items)
+    if not plain and _hash_alike(items):
+        raise _Refused(f"has more than {_MAX_ALIKE} keys that hash alike")
     pairs = []
     for key, item in items.items():
         try:
@@ -136,13 +151,17 @@ def _tagged(name: str, content: Any) -> dict[str, Any]:
 
 
 def _write_datetime(value: datetime) -> dict[str, Any]:
-    # A zone other than a fixed offset comes back as the offset that it had: an equal moment. Where Python itself
-    # would not call the two equal (the repeated hour of a zone), the value is refused rather than changed.
-    tag = _tagged("datetime", value.isoformat())
-    if value.fold:
-        tag["fold"] = value.fold
-    if _read_datetime(tag) != value:
-        raise _Refused(f"{value!r} is ambiguous in its time zone: convert it with .astimezone(timezone.utc)")
+    # A zone other than a fixed offset comes back as the offset that it had: the same moment, with the same clock time.
+    # Not compared by ==: in the hour that comes twice, Python calls no two datetimes of different zones equal.
+    try:
+        tag = _tagged("datetime", value.isoformat())
+        if value.fold:
+            tag["fold"] = value.fold
+        back, offset = _read_datetime(tag), value.utcoffset()
+    except Exception as error:  # noqa: BLE001 - a tzinfo may raise anything
+        raise _Refused(f"a datetime cannot be stored: its time zone fails: {shown(error)}") from None
+    if back.utcoffset() != offset or back.replace(tzinfo=None) != value.replace(tzinfo=None):
+        raise _Refused("a datetime cannot be stored: its time zone fails: its offset changes from call to call")
     return tag
 
 
@@ -152,7 +171,7 @@ def _read_datetime(tag: dict[str, Any]) -> datetime:
 
 def _write_time(value: time) -> dict[str, Any]:
     if value.tzinfo is not None and type(value.tzinfo) is not timezone:
-        raise _Refused(f"{value!r} has a zone whose offset depends on the day: store a datetime, or a fixed offset")
+        raise _Refused("a time with a zone whose offset depends on the day: store a datetime, or a fixed offset")
     tag = _tagged("time", value.isoformat())
     if value.fold:
         tag["fold"] = value.fold
@@ -191,8 +210,8 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "str": lambda tag: "".join(_list(tag)),
     "dict": lambda tag: dict(_pairs(tag)),
     "tuple": lambda tag: tuple(_list(tag)),
-    "set": lambda tag: set(_list(tag)),
-    "frozenset": lambda tag: frozenset(_list(tag)),
+    "set": lambda tag: set(_items(tag)),
+    "frozenset": lambda tag: frozenset(_items(tag)),
     "bytes": lambda tag: base64.b64decode(tag["value"], validate=True),
     "datetime": _read_datetime,
     "date": lambda tag: _date_from_iso(tag["value"]),
@@ -219,10 +238,19 @@ def _list(tag: dict[str, Any]) -> list[Any]:
     return content
 
 
+def _items(tag: dict[str, Any]) -> list[Any]:
+    items = _list(tag)
+    if _hash_alike(items):
+        raise ValueError(f"a {tag[_TAG]} tag with more than {_MAX_ALIKE} items that hash alike")
+    return items
+
+
 def _pairs(tag: dict[str, Any]) -> list[Any]:
     pairs = _list(tag)
     if not all(isinstance(pair, list) for pair in pairs):  # dict() would take a string of two characters for one
         raise TypeError("a dict tag without its pairs")
+    if _hash_alike([pair[0] for pair in pairs]):
+        raise ValueError(f"a dict tag with more than {_MAX_ALIKE} keys that hash alike")
     return pairs
 
 
@@ -230,6 +258,17 @@ def _text(tag: dict[str, Any]) -> str:
     if not isinstance(content := tag["value"], str):
         raise TypeError(f"a {tag[_TAG]} tag without its text")
     return content
+
+
+def _hash_alike(items: Collection[Any]) -> bool:
+    """Return whether too many items have one hash; by chance, two of 64 bits hardly ever do."""
+    return len(items) > _MAX_ALIKE and max(Counter(map(hash, items)).values()) > _MAX_ALIKE
+
+
+def _checked_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return int(text)
 
 
 def _unfrozen(kind: type) -> type:
