@@ -10,7 +10,7 @@ import pytest
 
 from taskiq_flow.cache import StorageCacheAdapter
 from taskiq_flow.pytest_plugin import CacheAdapterContract, StorageAdapterContract
-from taskiq_flow.pytest_plugin.contract.cache_suite import CacheSuite
+from taskiq_flow.pytest_plugin.contract.cache.suite import CacheSuite
 from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, InMemoryStore, RedisStorageAdapter
 from tests.contract.broken import RULES, adapters, broken_caches, caches
@@ -18,7 +18,7 @@ from tests.contract.broken.base import Memory
 
 
 class _OnMemory(Suite):
-    patience = 0.5
+    timeout = 0.5
 
     kind: type[Any] = Memory
 
@@ -40,7 +40,7 @@ class _OnMemory(Suite):
 
 
 class _OnServer(Suite):
-    patience = 1.0
+    timeout = 1.0
 
     kind: type[Any] = RedisStorageAdapter
 
@@ -50,8 +50,8 @@ class _OnServer(Suite):
 
 
 class _OnCache(CacheSuite):
-    patience = 0.4
-    a_turn = 0.01
+    timeout = 0.4
+    settle_seconds = 0.01
 
     kind: type[StorageCacheAdapter] = StorageCacheAdapter
 
@@ -68,7 +68,7 @@ class _OnCache(CacheSuite):
 class TestNothingBroken(_OnMemory, StorageAdapterContract):
     """Without anything broken, nothing is caught."""
 
-    patience = 30.0
+    timeout = 30.0
 
 
 for _module, _rules in RULES.items():
@@ -82,7 +82,7 @@ for _module, _rules in RULES.items():
 class TestCacheNothingBroken(_OnCache, CacheAdapterContract):
     """Without anything broken, nothing is caught."""
 
-    patience = 30.0
+    timeout = 30.0
 
 
 for _name, _cache in broken_caches().items():

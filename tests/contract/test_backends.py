@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from taskiq_flow.pytest_plugin import StorageAdapterContract
 from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
 from taskiq_flow.pytest_plugin.contract.keys import KeyRules
-from taskiq_flow.pytest_plugin.contract.life import LifeRules
+from taskiq_flow.pytest_plugin.contract.lifecycle import LifecycleRules
 from taskiq_flow.pytest_plugin.contract.patterns import PatternRules
 from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.storage import RedisStorageAdapter, SQLAlchemyStorageAdapter
@@ -74,7 +74,7 @@ class TestSQLiteInMemoryInThreads(_MadeHere, StorageAdapterContract):
         return SQLAlchemyStorageAdapter("sqlite://", async_mode=False, **settings)
 
 
-class TestAsyncEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifeRules):
+class TestAsyncEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifecycleRules):
     lacks: ClassVar = {
         "event_loops": "the engine that was handed in belongs to the event loop on which it was first used"
     }
@@ -85,7 +85,7 @@ class TestAsyncEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifeRules):
         return SQLAlchemyStorageAdapter(engine=engine, **settings)
 
 
-class TestEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifeRules):
+class TestEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifecycleRules):
     def make(self, path: Path, **settings: Any) -> BackendAdapter:
         engine = create_engine(f"sqlite:///{path / 'storage.db'}", poolclass=NullPool)
         return SQLAlchemyStorageAdapter(engine=engine, **settings)

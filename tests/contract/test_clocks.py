@@ -42,21 +42,21 @@ class SixMethods(BaseStorageAdapter):
 
     async def exists(self, key: str) -> bool:
         key = rules.checked_key(key)
-        return key in self._kept and not self._has_ended(key)
+        return key in self._kept and not self._has_expired(key)
 
     async def keys(self, pattern: str = "*") -> list[str]:
         matches = rules.matcher(pattern)
         with self._lock:
-            return sorted(key for key in self._kept if matches(key) and not self._has_ended(key))
+            return sorted(key for key in self._kept if matches(key) and not self._has_expired(key))
 
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
         with self._lock:
-            ended = [key for key in self._kept if self._has_ended(key)]
+            ended = [key for key in self._kept if self._has_expired(key)]
         for key in ended:
             del self._kept[key]
         return len(ended)
 
-    def _has_ended(self, key: str) -> bool:
+    def _has_expired(self, key: str) -> bool:
         end = self._kept[key][0]
         return end is not None and self._milliseconds() >= end
 

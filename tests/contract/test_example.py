@@ -9,7 +9,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_adapter"
 ADAPTER = "directory_storage.py"
 
 BROKEN_LINES = {
-    "clock.now_ms() >= self.expires_at": ("clock.now_ms() > self.expires_at", "get_gives_none_from_the_end_on"),
+    "clock.now_ms() >= self.expires_at": ("clock.now_ms() > self.expires_at", "get_gives_none_from_expiry_on"),
     "return sorted(one.key for": ("return list(one.key for", "keys_are_a_sorted_list"),
     "key = rules.checked_key(key)": ("key = str(key)", "illegal_keys_are_refused_by_set"),
 }

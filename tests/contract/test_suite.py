@@ -96,7 +96,7 @@ class Hanging(SixMethods):
 
 
 class TestHanging(Six):
-    patience = 0.2
+    timeout = 0.2
 
     @pytest.fixture
     def storage_adapter(self):

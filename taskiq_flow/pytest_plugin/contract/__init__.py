@@ -5,12 +5,12 @@ rule broke, what was asked, what came back and what should have.
 """
 
 from taskiq_flow.pytest_plugin.contract.cache import CacheAdapterContract
+from taskiq_flow.pytest_plugin.contract.compare_and_set import CompareAndSetRules
 from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
 from taskiq_flow.pytest_plugin.contract.entries import EntryRules
 from taskiq_flow.pytest_plugin.contract.errors import ErrorRules
-from taskiq_flow.pytest_plugin.contract.exchange import ExchangeRules
 from taskiq_flow.pytest_plugin.contract.keys import KeyRules, NamespaceRules
-from taskiq_flow.pytest_plugin.contract.life import LifeRules
+from taskiq_flow.pytest_plugin.contract.lifecycle import LifecycleRules
 from taskiq_flow.pytest_plugin.contract.patterns import PatternRules
 from taskiq_flow.pytest_plugin.contract.suite import CAPABILITIES
 from taskiq_flow.pytest_plugin.contract.ttl import CleanupRules, TTLRules
@@ -28,9 +28,9 @@ class StorageAdapterContract(
     CleanupRules,
     PatternRules,
     EntryRules,
-    ExchangeRules,
+    CompareAndSetRules,
     ConcurrencyRules,
-    LifeRules,
+    LifecycleRules,
     ErrorRules,
 ):
     """The storage contract, as tests. Subclass it, and say how to make the adapter::
@@ -69,7 +69,7 @@ class StorageAdapterContract(
         what this adapter cannot do, and why, such as ``{"entries": "it keeps values only"}``; the reason is shown where
         a test is skipped. What may be lacking are the ``CAPABILITIES``. An adapter that defines just the six abstract
         methods of ``BaseStorageAdapter`` lacks ``entries``; that it has no ``compare_and_set`` is seen by itself.
-    ``patience``
+    ``timeout``
         seconds after which a test gives up (30).
     ``many_keys``
         how many keys the test of long listings stores (100).

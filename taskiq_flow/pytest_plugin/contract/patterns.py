@@ -2,47 +2,47 @@
 
 import fnmatch
 
+from taskiq_flow.pytest_plugin.contract.check import RuleCheck, rule
 from taskiq_flow.pytest_plugin.contract.samples import LEGAL_KEYS, PATTERNS
 from taskiq_flow.pytest_plugin.contract.suite import Suite
-from taskiq_flow.pytest_plugin.contract.trial import Trial, rule
 
 __all__ = ["PatternRules"]
 
 
 class PatternRules(Suite):
-    """Which keys a pattern means, and how they are listed."""
+    """Which keys a pattern matches, and how they are listed."""
 
     @rule
-    async def test_patterns_mean_what_fnmatchcase_means(self, trial: Trial) -> None:
+    async def test_patterns_mean_what_fnmatchcase_means(self, check: RuleCheck) -> None:
         """``keys(pattern)`` follows the rules of fnmatch.fnmatchcase, for every legal key: *, ?, [seq], [!seq], and no
         escapes but [*].
         """
         for key in LEGAL_KEYS:
-            await trial.storage.set(key, 1)
+            await check.storage.set(key, 1)
         for pattern in PATTERNS:
             wanted = sorted(key for key in LEGAL_KEYS if fnmatch.fnmatchcase(key, pattern))
-            trial.expect(await trial.storage.keys(pattern), wanted, f"the pattern {pattern!r}")
+            check.expect(await check.storage.keys(pattern), wanted, f"the pattern {pattern!r}")
 
     @rule
-    async def test_keys_without_pattern_lists_all(self, trial: Trial) -> None:
+    async def test_keys_without_pattern_lists_all(self, check: RuleCheck) -> None:
         """``keys()`` lists every live key."""
         for key in LEGAL_KEYS[:25]:
-            await trial.storage.set(key, 1)
-        trial.expect(await trial.storage.keys(), sorted(LEGAL_KEYS[:25]))
+            await check.storage.set(key, 1)
+        check.expect(await check.storage.keys(), sorted(LEGAL_KEYS[:25]))
 
     @rule
-    async def test_keys_are_a_sorted_list(self, trial: Trial) -> None:
+    async def test_keys_are_a_sorted_list(self, check: RuleCheck) -> None:
         """``keys`` returns a list of str, sorted by code points, whatever the order in which they were set."""
         for key in ("b", "ä", "B", "a", "z", "10", "9", "a b", "a", "Z", "é", "\uffff", "😀", "_", "~"):
-            await trial.storage.set(key, 1)
+            await check.storage.set(key, 1)
         wanted = ["10", "9", "B", "Z", "_", "a", "a b", "b", "z", "~", "ä", "é", "\uffff", "😀"]
-        trial.expect(await trial.storage.keys(), wanted)
+        check.expect(await check.storage.keys(), wanted)
 
     @rule
-    async def test_many_keys_are_listed_once_each(self, trial: Trial) -> None:
+    async def test_many_keys_are_listed_once_each(self, check: RuleCheck) -> None:
         """``keys`` lists each live key once, however many there are, and however often each was set."""
         wanted = sorted(f"key:{number}" for number in range(self.many_keys))
         for key in [*wanted, *wanted[::5]]:
-            await trial.storage.set(key, 1)
-        trial.expect(await trial.storage.keys(), wanted)
-        trial.expect(await trial.storage.keys("key:1*"), [key for key in wanted if key.startswith("key:1")])
+            await check.storage.set(key, 1)
+        check.expect(await check.storage.keys(), wanted)
+        check.expect(await check.storage.keys("key:1*"), [key for key in wanted if key.startswith("key:1")])

@@ -1,12 +1,12 @@
-"""``Suite``: what all groups of contract tests stand on: the hooks of a test class, its capabilities, its trial."""
+"""``Suite``: the base of all groups of contract tests: the hooks of a test class, its capabilities, its fixture."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
 
-from taskiq_flow.pytest_plugin.contract.timepiece import CLOCKS, timepiece
-from taskiq_flow.pytest_plugin.contract.trial import Trial
+from taskiq_flow.pytest_plugin.contract.check import RuleCheck
+from taskiq_flow.pytest_plugin.contract.suite_clock import CLOCKS, suite_clock
 from taskiq_flow.pytest_plugin.stores import kind_of
 from taskiq_flow.storage.base import BaseStorageAdapter
 
@@ -43,9 +43,9 @@ class BaseSuite:
     expiry_clock: ClassVar[str] = "storage"
     lacks: ClassVar[dict[str, str]] = {}
     server_life: ClassVar[float] = 0.2
-    patience: ClassVar[float] = 30.0
+    timeout: ClassVar[float] = 30.0
 
-    def _check(self, test: Any, adapter: Any, make: Callable[..., Any] | None) -> None:
+    def _skip_or_fail(self, test: Any, adapter: Any, make: Callable[..., Any] | None) -> None:
         """Fail where the class declares nonsense, and skip a test that needs what is declared to be lacking."""
         name = type(self).__name__
         if unknown := sorted(self.lacks.keys() - self.capabilities.keys()):
@@ -105,12 +105,12 @@ class Suite(BaseSuite):
         return kind is not None and await kind.write_raw(adapter, key, data)
 
     @pytest.fixture
-    def trial(self, request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter) -> Iterator[Trial]:
-        """The rule being tried, on the adapter under test."""
+    def check(self, request: pytest.FixtureRequest, storage_adapter: BaseStorageAdapter) -> Iterator[RuleCheck]:
+        """The check of one rule, on the adapter under test."""
         make = self._maker(request, "make_storage_adapter")
-        self._check(request.function, storage_adapter, make)
-        with timepiece(self.expiry_clock, self.server_life) as time:
-            yield Trial(storage_adapter, make, time, self.patience)
+        self._skip_or_fail(request.function, storage_adapter, make)
+        with suite_clock(self.expiry_clock, self.server_life) as clock:
+            yield RuleCheck(storage_adapter, make, clock, self.timeout)
 
     def _why_not(self, capability: str, adapter: Any, make: Callable[..., Any] | None) -> str:
         """Return the reason why this capability is not there; empty where it is."""

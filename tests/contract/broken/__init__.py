@@ -1,4 +1,4 @@
-"""Adapters that lie, each in one way, whose docstring says what is wrong: the contract suite must catch every one.
+"""Broken adapters, each in one way, which its docstring states: the contract suite must catch every one.
 
 A module a theme; :data:`RULES` says which rules are there to catch its adapters. Most are the in-memory adapter with
 one method or hook replaced; those that talk to a server are the Redis adapter.
@@ -7,12 +7,12 @@ one method or hook replaced; those that talk to a server are the Redis adapter.
 from types import ModuleType
 
 from taskiq_flow.cache import StorageCacheAdapter
+from taskiq_flow.pytest_plugin.contract.compare_and_set import CompareAndSetRules
 from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
 from taskiq_flow.pytest_plugin.contract.entries import EntryRules
 from taskiq_flow.pytest_plugin.contract.errors import ErrorRules
-from taskiq_flow.pytest_plugin.contract.exchange import ExchangeRules
 from taskiq_flow.pytest_plugin.contract.keys import KeyRules, NamespaceRules
-from taskiq_flow.pytest_plugin.contract.life import LifeRules
+from taskiq_flow.pytest_plugin.contract.lifecycle import LifecycleRules
 from taskiq_flow.pytest_plugin.contract.patterns import PatternRules
 from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.pytest_plugin.contract.ttl import CleanupRules, TTLRules
@@ -21,12 +21,12 @@ from taskiq_flow.storage.backend import BackendAdapter
 from tests.contract.broken import (
     caches,
     cleanup,
+    compare_and_set,
     concurrency,
     damage,
     entries,
-    exchange,
     keys,
-    life,
+    lifecycle,
     namespaces,
     patterns,
     servers,
@@ -45,9 +45,9 @@ RULES: dict[ModuleType, tuple[type[Suite], ...]] = {
     values: (ValueRules,),
     damage: (DamageRules,),
     entries: (EntryRules,),
-    exchange: (ExchangeRules,),
-    concurrency: (ConcurrencyRules, LifeRules),
-    life: (LifeRules,),
+    compare_and_set: (CompareAndSetRules,),
+    concurrency: (ConcurrencyRules, LifecycleRules),
+    lifecycle: (LifecycleRules,),
     servers: (ErrorRules,),
 }
 

@@ -1,4 +1,4 @@
-"""Caches that lie, each in one way: the cache contract must catch every one."""
+"""Broken caches, each in one way: the cache contract must catch every one."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,13 @@ from taskiq_flow.cache import CacheStats, StorageCacheAdapter
 from taskiq_flow.cache._leaders import Leader, Leaders
 from taskiq_flow.cache._marks import MARK, Kind, as_stored, read
 from taskiq_flow.exceptions import InvalidTTLError, StorageError
-from taskiq_flow.pytest_plugin.contract.cache import (
-    CacheLifeRules,
-    CacheLockRules,
-    CacheTTLRules,
-    CacheValueRules,
-    ForgettingRules,
-    SingleFlightRules,
-)
-from taskiq_flow.pytest_plugin.contract.cache_suite import CacheSuite
+from taskiq_flow.pytest_plugin.contract.cache.creation import CreateOnceRules
+from taskiq_flow.pytest_plugin.contract.cache.invalidation import InvalidationRules
+from taskiq_flow.pytest_plugin.contract.cache.lifecycle import CacheLifecycleRules
+from taskiq_flow.pytest_plugin.contract.cache.locks import CreationLockRules
+from taskiq_flow.pytest_plugin.contract.cache.suite import CacheSuite
+from taskiq_flow.pytest_plugin.contract.cache.ttl import CacheTTLRules
+from taskiq_flow.pytest_plugin.contract.cache.values import CacheValueRules
 from taskiq_flow.storage.base import ABSENT
 
 
@@ -81,7 +79,7 @@ class _NamelessLeaders(Leaders):
 
 
 class WaitsForItself(StorageCacheAdapter):
-    """A creator that asks for its own key waits for ever."""
+    """A creator that asks for its own key waits for itself."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -354,15 +352,15 @@ class AwaitsOnlyCoroutines(StorageCacheAdapter):
         return await super().get_or_create(key, create, ttl_seconds)
 
 
-class NoDefaultLife(StorageCacheAdapter):
-    """Values live for ever where nothing else is said."""
+class NoDefaultTTL(StorageCacheAdapter):
+    """The cache's default time to live has no effect."""
 
     def _ttl(self, ttl_seconds: float | None) -> float | None:
         return super()._ttl(ttl_seconds) if ttl_seconds is not None else 10_000_000
 
 
-class OnlyDefaultLife(StorageCacheAdapter):
-    """Created values live as long as the default says."""
+class OnlyDefaultTTL(StorageCacheAdapter):
+    """Created values get the default time to live, whatever the call says."""
 
     async def get_or_create(self, key: str, creator: Callable[[], Any], ttl_seconds: float | None = None) -> Any:
         self._ttl(ttl_seconds)
@@ -370,7 +368,7 @@ class OnlyDefaultLife(StorageCacheAdapter):
 
 
 class ReadsExtend(StorageCacheAdapter):
-    """A hit extends the life of a value."""
+    """A hit extends the time to live of a value."""
 
     async def get_or_create(self, key: str, creator: Callable[[], Any], ttl_seconds: float | None = None) -> Any:
         value = await super().get_or_create(key, creator, ttl_seconds)
@@ -378,8 +376,8 @@ class ReadsExtend(StorageCacheAdapter):
         return value
 
 
-class LivesFromTheBeginning(StorageCacheAdapter):
-    """The life of a value begins when it begins to be created."""
+class TTLCountsFromTheStart(StorageCacheAdapter):
+    """The time to live of a value counts from the start of its creation."""
 
     async def _create(self, name: str, claim: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
         await self.storage.set(name, claim, ttl)
@@ -390,7 +388,7 @@ class LivesFromTheBeginning(StorageCacheAdapter):
         return text
 
 
-class ChecksTheLifeLate(StorageCacheAdapter):
+class ChecksTheTTLLate(StorageCacheAdapter):
     """An illegal time to live is refused when the value has been created."""
 
     async def get_or_create(self, key: str, creator: Callable[[], Any], ttl_seconds: float | None = None) -> Any:
@@ -471,8 +469,8 @@ RULES: dict[type[CacheSuite], tuple[type[StorageCacheAdapter], ...]] = {
         FoldsCase,
         ClearCountsNothing,
     ),
-    CacheTTLRules: (NoDefaultLife, OnlyDefaultLife, ReadsExtend, LivesFromTheBeginning, ChecksTheLifeLate),
-    SingleFlightRules: (
+    CacheTTLRules: (NoDefaultTTL, OnlyDefaultTTL, ReadsExtend, TTLCountsFromTheStart, ChecksTheTTLLate),
+    CreateOnceRules: (
         NobodyWaits,
         OneInEachProcess,
         OneAnywhere,
@@ -488,8 +486,8 @@ RULES: dict[type[CacheSuite], tuple[type[StorageCacheAdapter], ...]] = {
         GetWaits,
         AwaitsOnlyCoroutines,
     ),
-    CacheLockRules: (LocksForEver, LocksTooShort, SlowOverwrites, SlowUnlocks),
-    ForgettingRules: (
+    CreationLockRules: (LocksForEver, LocksTooShort, SlowOverwrites, SlowUnlocks),
+    InvalidationRules: (
         StoresWhatWasInvalidated,
         StoresWhatWasCleared,
         OldLeadersAreJoined,
@@ -500,6 +498,6 @@ RULES: dict[type[CacheSuite], tuple[type[StorageCacheAdapter], ...]] = {
         AllShareOneCache,
         SetDoesNotOverwrite,
     ),
-    CacheLifeRules: (LoopLock, CountsNothing, ClosesForGood),
+    CacheLifecycleRules: (LoopLock, CountsNothing, ClosesForGood),
 }
 """Which rules are there to catch which."""

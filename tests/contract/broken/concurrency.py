@@ -10,7 +10,7 @@ from tests.contract.broken.base import Memory
 
 
 class LostUpdates(Memory):
-    """Reads all, waits, writes all: what others wrote meanwhile is lost."""
+    """Reads all, waits, writes all: what others wrote in between is lost."""
 
     async def _write(self, key: str, record: Record, now: int) -> None:
         snapshot = dict(self._records)

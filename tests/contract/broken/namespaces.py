@@ -91,7 +91,7 @@ class DeleteInAllNamespaces(Memory):
 
 
 class DiscardInAllNamespaces(Memory):
-    """An entry that has ended removes the key in every namespace."""
+    """An expired entry removes the key in every namespace."""
 
     async def _discard(self, key: str) -> None:
         for records in self.store.records.values():

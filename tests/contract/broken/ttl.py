@@ -66,7 +66,7 @@ class TTLRoundedUp(Memory):
 
 
 class GetExtendsLife(Memory):
-    """Every read lengthens a life: a cache's habit."""
+    """Every read extends the TTL, as some caches do."""
 
     async def _read(self, key: str, now: int) -> Record | None:
         record = await super()._read(key, now)
@@ -76,7 +76,7 @@ class GetExtendsLife(Memory):
 
 
 class ExistsExtendsLife(Memory):
-    """``exists`` lengthens a life."""
+    """``exists`` extends the TTL."""
 
     async def _is_live(self, key: str, now: int) -> bool:
         if (record := self.record(key)) and record.expires_at and record.is_live(now):
@@ -152,7 +152,7 @@ class NoDefaultTTL(Memory):
 
 
 class DefaultTTLWins(Memory):
-    """The default time to live goes before that of the call."""
+    """The default time to live takes precedence over that of the call."""
 
     async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
         await super().set(key, value, self.ttl_seconds or ttl_seconds)
@@ -210,7 +210,7 @@ class BoolIsATTL(Memory):
 
 
 class ZeroTTLIsForEver(Memory):
-    """``ttl_seconds=0`` is for ever: ``if ttl_seconds:``."""
+    """``ttl_seconds=0`` means no expiry: ``if ttl_seconds:``."""
 
     async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
         await super().set(key, value, ttl_seconds or None)
@@ -248,7 +248,7 @@ class TextIsATTL(Memory):
 
 
 class TTLCapped(Memory):
-    """No entry lives longer than 30 days."""
+    """No entry is kept longer than 30 days."""
 
     async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
         if ttl_seconds is not None and 30 * 86_400 < ttl_seconds <= rules.MAX_TTL_SECONDS:

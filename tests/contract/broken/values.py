@@ -283,7 +283,7 @@ class DefaultStr(Memory):
 
 
 class Pickles(Memory):
-    """Pickles: whoever can write to the server runs code in the worker."""
+    """Pickles: write access to the server means running code in the worker."""
 
     async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""How the suite moves the time by which an adapter judges expiry."""
+"""How the suite moves the clock by which an adapter judges expiry."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from taskiq_flow import clock
 from taskiq_flow.clock import FrozenClock
 
-__all__ = ["CLOCKS", "Timepiece", "timepiece"]
+__all__ = ["CLOCKS", "SuiteClock", "suite_clock"]
 
 CLOCKS = ("storage", "wall", "server")
 
@@ -18,16 +18,16 @@ CLOCKS = ("storage", "wall", "server")
 _START = datetime(2026, 3, 29, 0, 59, 59, 987654, tzinfo=timezone.utc)
 
 
-class Timepiece(ABC):
-    """The time of one test."""
+class SuiteClock(ABC):
+    """The clock of one test."""
 
-    life: float
-    """How many seconds the suite gives an entry that is to expire during a test."""
-    blink: float
-    """The shortest span, in seconds, that this time can be moved by with a certain outcome."""
+    ttl: float
+    """The time to live, in seconds, of an entry that is to expire during a test."""
+    step: float
+    """The shortest time, in seconds, by which this clock can be moved with a certain outcome."""
 
     @abstractmethod
-    async def pass_by(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
 
     @abstractmethod
@@ -35,30 +35,30 @@ class Timepiece(ABC):
         """Return the present moment, an aware UTC datetime."""
 
 
-class _Frozen(Timepiece):
-    """Time that stands still until it is moved: exact to the millisecond."""
+class _Frozen(SuiteClock):
+    """A clock that stands still until it is moved: exact to the millisecond."""
 
-    life = 60.0
-    blink = 0.001
+    ttl = 60.0
+    step = 0.001
 
     def __init__(self, frozen: FrozenClock) -> None:
         self._frozen = frozen
 
-    async def pass_by(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         self._frozen.tick(seconds)
 
     def now(self) -> datetime:
         return self._frozen.now()
 
 
-class _Real(Timepiece):
-    """Time that nobody can move: the suite really waits, and can only look well before an end and after it."""
+class _Real(SuiteClock):
+    """A clock that cannot be moved: the suite really waits, and can only look well before an expiry and after it."""
 
-    def __init__(self, life: float) -> None:
-        self.life = life
-        self.blink = life / 2
+    def __init__(self, ttl: float) -> None:
+        self.ttl = ttl
+        self.step = ttl / 2
 
-    async def pass_by(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     def now(self) -> datetime:
@@ -66,11 +66,11 @@ class _Real(Timepiece):
 
 
 @contextmanager
-def timepiece(kind: str, server_life: float) -> Iterator[Timepiece]:
-    """Take hold of the time that adapters of this kind go by, for the length of a ``with`` block.
+def suite_clock(kind: str, server_life: float) -> Iterator[SuiteClock]:
+    """Control the clock that adapters of this kind go by, for the length of a ``with`` block.
 
     :param kind: one of ``CLOCKS``.
-    :param server_life: seconds that entries are given to live where the suite has to wait.
+    :param server_life: the time to live, in seconds, of entries where the suite has to wait.
     """
     with ExitStack() as stack:
         if kind == "server":

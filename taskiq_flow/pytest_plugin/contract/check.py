@@ -1,7 +1,7 @@
-"""``Trial``: one rule being tried on one adapter, with a transcript of what was asked and what came back.
+"""``RuleCheck``: the check of one rule on one adapter, with a transcript of the calls and what they returned.
 
-The tests are plain functions for pytest: :func:`rule` drives each scenario with ``asyncio.run``, so that no plugin for
-asynchronous tests is needed and none gets in the way.
+The tests are plain functions for pytest: :func:`rule` runs each with ``asyncio.run``, so that no plugin for
+asynchronous tests is needed.
 """
 
 import asyncio
@@ -13,94 +13,94 @@ from typing import Any, NoReturn, TypeVar
 
 import pytest
 
-from taskiq_flow.pytest_plugin.contract.likeness import difference, shown
-from taskiq_flow.pytest_plugin.contract.timepiece import Timepiece
+from taskiq_flow.pytest_plugin.contract.comparison import difference, shown
+from taskiq_flow.pytest_plugin.contract.suite_clock import SuiteClock
 from taskiq_flow.storage.entry import StorageEntry
 
-__all__ = ["Trial", "Witness", "needs", "rule"]
+__all__ = ["CallRecorder", "RuleCheck", "needs", "rule"]
 
 E = TypeVar("E", bound=Exception)
 Test = TypeVar("Test", bound=Callable[..., None])
 
 _LINES = 12
-"""How much of the transcript a failure shows: its end."""
+"""How many lines of the transcript a failure shows: the last ones."""
 
 
-class Broken(AssertionError):  # noqa: N818 - it is a verdict
+class RuleBroken(AssertionError):  # noqa: N818 - it states what is the case
     """A rule of the contract does not hold; the message says what came back and what should have."""
 
 
 def rule(test: Callable[..., Awaitable[None] | None]) -> Callable[..., None]:
-    """Make a test of a scenario, asynchronous or not, whose docstring is the rule that it tries."""
+    """Make a pytest test of ``test``, which may be asynchronous and whose docstring is the rule that it checks."""
 
     @functools.wraps(test)
-    def run(self: object, trial: "Trial", **arguments: Any) -> None:
-        trial.judge(inspect.cleandoc(test.__doc__ or "").replace("``", ""), lambda: test(self, trial, **arguments))
+    def run(self: object, check: "RuleCheck", **arguments: Any) -> None:
+        check.verify(inspect.cleandoc(test.__doc__ or "").replace("``", ""), lambda: test(self, check, **arguments))
 
     return run
 
 
 def needs(*capabilities: str) -> Callable[[Test], Test]:
-    """Say what an adapter, or its test class, must be able to do for this test; else it is skipped with the reason."""
+    """Name the capabilities without which this test is skipped, with the reason."""
 
     def mark(test: Test) -> Test:
-        test.contract_needs = capabilities  # type: ignore[attr-defined]  # a note on the function, for the fixture
+        test.contract_needs = capabilities  # type: ignore[attr-defined]  # read by the fixture `check`
         return test
 
     return mark
 
 
-class Trial:
-    """One rule being tried.
+class RuleCheck:
+    """The check of one rule.
 
     :param adapter: the adapter under test.
-    :param make: makes another adapter on the same store; None where the test class has no way to.
-    :param time: the time by which the adapter judges expiry.
-    :param patience: seconds that the whole scenario may take.
+    :param make: makes another adapter on the same store; None if the test class has no such fixture.
+    :param clock: the clock by which the adapter judges expiry.
+    :param timeout: seconds that the whole test may take.
     :param name: what the adapter is called: "storage" or "cache".
     """
 
     def __init__(
-        self, adapter: Any, make: Callable[..., Any] | None, time: Timepiece, patience: float, name: str = "storage"
+        self, adapter: Any, make: Callable[..., Any] | None, clock: SuiteClock, timeout: float, name: str = "storage"
     ) -> None:
         self.adapter = adapter
-        self.time = time
-        self.patience = patience
+        self.clock = clock
+        self.timeout = timeout
         self.transcript: list[str] = []
         self._name = name
         self._make = make
-        self._opened: list[Witness] = []
+        self._opened: list[CallRecorder] = []
         self.storage = self.cache = self.watch(adapter, name)
 
     @property
-    def life(self) -> float:
-        """Seconds that an entry which is to expire is given to live."""
-        return self.time.life
+    def ttl(self) -> float:
+        """The time to live, in seconds, of an entry that is to expire during the test."""
+        return self.clock.ttl
 
     async def pass_time(self, seconds: float) -> None:
         """Let ``seconds`` pass for the storage."""
         self.transcript.append(f"{seconds:g} s pass")
-        await self.time.pass_by(seconds)
+        await self.clock.advance(seconds)
 
-    async def until_just_before(self, life: float) -> None:
-        """Move to where an entry stored now, with ``life`` seconds to live, is still there and soon will not be."""
-        await self.pass_time(life - self.time.blink)
+    async def until_just_before(self, ttl: float) -> None:
+        """Move the clock to just before the expiry of an entry that is stored now with ``ttl`` seconds to live."""
+        await self.pass_time(ttl - self.clock.step)
 
-    async def until_the_end(self) -> None:
-        """Move on, from just before an entry's end, to the instant of that end."""
-        await self.pass_time(self.time.blink)
+    async def until_expiry(self) -> None:
+        """Move the clock from just before the expiry to the instant of the expiry."""
+        await self.pass_time(self.clock.step)
 
-    def another(self, name: str = "another", **settings: Any) -> "Witness":
+    def another(self, name: str = "another", **settings: Any) -> "CallRecorder":
         """Return another adapter on the same store, with a default TTL or a namespace of its own."""
         if self._make is None:
             raise RuntimeError("a test that makes adapters must be marked @needs(...)")
         return self.watch(self._make(**settings), name)
 
-    def watch(self, adapter: Any, name: str) -> "Witness":
-        """Record what is asked of ``adapter`` too, and close it at the end."""
-        witness = Witness(adapter, name, self.transcript)
-        self._opened.append(witness)
-        return witness
+    def watch(self, adapter: Any, name: str) -> "CallRecorder":
+        """Record the calls of ``adapter`` too, and close it at the end."""
+        recorder = CallRecorder(adapter, name, self.transcript)
+        self._opened.append(recorder)
+        return recorder
 
     def expect(self, actual: Any, expected: Any, note: str = "") -> None:
         """Compare what came back with what should have, types included."""
@@ -118,7 +118,7 @@ class Trial:
         wanted = " and ".join(one.__name__ for one in (kind, *more))
         try:
             result = await call
-        except Exception as error:  # noqa: BLE001 - whatever comes is judged here
+        except Exception as error:  # noqa: BLE001 - any error is compared with what is wanted
             if isinstance(error, kind) and isinstance(error, more or kind):
                 return error
             what = f"{type(error).__name__}: {shown(str(error), 300)}"
@@ -128,17 +128,18 @@ class Trial:
 
     def fail(self, *, came_back: str, should_be: str, note: str = "") -> NoReturn:
         """Say that the rule is broken."""
-        raise Broken("\n".join(_column("came back", came_back) + _column("should be", should_be) + _column("", note)))
+        lines = _column("came back", came_back) + _column("should be", should_be) + _column("", note)
+        raise RuleBroken("\n".join(lines))
 
-    def run(self, scenario: Coroutine[Any, Any, None], *, close: bool = True) -> None:
-        """Run a scenario on an event loop of its own.
+    def run(self, test: Coroutine[Any, Any, None], *, close: bool = True) -> None:
+        """Run a test on an event loop of its own.
 
         :param close: whether to close the adapters at its end, on that loop.
         """
 
         async def whole() -> None:
             try:
-                await asyncio.wait_for(scenario, self.patience)
+                await asyncio.wait_for(test, self.timeout)
             finally:
                 if close:
                     await self.close()
@@ -146,23 +147,23 @@ class Trial:
         asyncio.run(whole())
 
     async def close(self) -> None:
-        """Close all adapters of this trial."""
-        for witness in self._opened:
-            await asyncio.wait_for(witness.aclose(), self.patience)
+        """Close all adapters of this check."""
+        for recorder in self._opened:
+            await asyncio.wait_for(recorder.aclose(), self.timeout)
 
-    def judge(self, text: str, scenario: Callable[[], Awaitable[None] | None]) -> None:
-        """Run a scenario; where it shows the rule ``text`` broken, fail the test with all that is known about it."""
+    def verify(self, text: str, test: Callable[[], Awaitable[None] | None]) -> None:
+        """Run a test; if it shows the rule ``text`` broken, fail with the rule, the calls and what they returned."""
         __tracebackhide__ = True
         try:
-            outcome = scenario()
+            outcome = test()
             if inspect.iscoroutine(outcome):
                 self.run(outcome)
-        except Broken as broken:
-            verdict = str(broken)
-        except Exception as error:  # noqa: BLE001 - an error that the scenario did not ask for breaks the rule as well
+        except RuleBroken as broken:
+            problem = str(broken)
+        except Exception as error:  # noqa: BLE001 - an error that the test did not expect breaks the rule as well
             timed_out = isinstance(error, TimeoutError)
-            what = f"no answer within {self.patience:g} s" if timed_out else f"{type(error).__name__}: {error}"
-            verdict = "\n".join(_column("came back", what) + _column("should be", "no error") + _trace(error))
+            what = f"no answer within {self.timeout:g} s" if timed_out else f"{type(error).__name__}: {error}"
+            problem = "\n".join(_column("came back", what) + _column("should be", "no error") + _trace(error))
         else:
             return
         asked = self.transcript[-_LINES:]
@@ -175,14 +176,14 @@ class Trial:
                     *_column("rule", text),
                     *_column("adapter", shown(self.adapter)),
                     *_column("asked", "\n".join(asked)),
-                    verdict,
+                    problem,
                 ]
             ),
             pytrace=False,
         )
 
 
-class Witness:
+class CallRecorder:
     """Passes every call on to an adapter and writes down what came of it."""
 
     def __init__(self, adapter: Any, name: str, transcript: list[str]) -> None:
@@ -190,7 +191,7 @@ class Witness:
         self._name = name
         self._transcript = transcript
 
-    # Typed loosely: the suites ask for what no adapter should be asked for, and do not trust what comes back.
+    # Typed loosely: the suites pass arguments that no adapter accepts, and do not trust what comes back.
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         """Pass a call of an asynchronous method on and write down what came of it."""

@@ -1,4 +1,4 @@
-"""``CacheSuite``: what all groups of cache contract tests stand on, and the creators that they hand to caches."""
+"""``CacheSuite``: the base of all groups of cache contract tests, and the creators that they pass to caches."""
 
 import asyncio
 from collections.abc import Callable, Generator, Iterator
@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import pytest
 
 from taskiq_flow.cache.base import BaseCacheAdapter
-from taskiq_flow.pytest_plugin.contract.likeness import shown
+from taskiq_flow.pytest_plugin.contract.check import CallRecorder, RuleCheck
+from taskiq_flow.pytest_plugin.contract.comparison import shown
 from taskiq_flow.pytest_plugin.contract.suite import BaseSuite
-from taskiq_flow.pytest_plugin.contract.timepiece import timepiece
-from taskiq_flow.pytest_plugin.contract.trial import Trial, Witness
+from taskiq_flow.pytest_plugin.contract.suite_clock import suite_clock
 
-__all__ = ["CacheSuite", "Creator", "Held"]
+__all__ = ["CacheSuite", "Creator", "PendingCreation"]
 
 
 class CacheSuite(BaseSuite):
@@ -25,16 +25,16 @@ class CacheSuite(BaseSuite):
         "event_loops": "one cache used from several event loops, one after another and at the same time",
     }
     lock_timeout: ClassVar[float] = 10.0
-    a_turn: ClassVar[float] = 0.05
-    """Seconds of real time in which somebody who does not wait, and should, would be seen."""
+    settle_seconds: ClassVar[float] = 0.05
+    """Seconds of real time in which a caller that fails to wait would be seen."""
 
     @pytest.fixture
-    def trial(self, request: pytest.FixtureRequest, cache_adapter: BaseCacheAdapter) -> Iterator[Trial]:
-        """The rule being tried, on the cache under test."""
+    def check(self, request: pytest.FixtureRequest, cache_adapter: BaseCacheAdapter) -> Iterator[RuleCheck]:
+        """The check of one rule, on the cache under test."""
         make = self._maker(request, "make_cache_adapter")
-        self._check(request.function, cache_adapter, make)
-        with timepiece(self.expiry_clock, self.server_life) as time:
-            yield Trial(cache_adapter, make, time, self.patience, "cache")
+        self._skip_or_fail(request.function, cache_adapter, make)
+        with suite_clock(self.expiry_clock, self.server_life) as clock:
+            yield RuleCheck(cache_adapter, make, clock, self.timeout, "cache")
 
     def _why_not(self, capability: str, adapter: Any, make: Callable[..., Any] | None) -> str:
         """Return the reason why this capability is not there; empty where it is."""
@@ -47,7 +47,7 @@ class CacheSuite(BaseSuite):
 
 
 class Creator:
-    """A creator that counts its calls, and waits until it is let go on.
+    """A creator that counts its calls, and may wait until it is released.
 
     :param value: what it makes; an exception is raised.
     :param held: whether it waits for :meth:`release`.
@@ -71,29 +71,29 @@ class Creator:
         return self._value
 
     def release(self) -> None:
-        """Let it go on."""
+        """Let the creator go on."""
         self._released.set()
 
     def __repr__(self) -> str:
         return f"creator of {shown(self._value, 30)}"
 
 
-class Held:
+class PendingCreation:
     """A call of ``get_or_create`` whose creator has begun, and goes on when it is released, or the block ends.
 
     Awaiting it awaits the call.
     """
 
-    def __init__(self, cache: Witness, key: str, error: Exception | None = None) -> None:
+    def __init__(self, cache: CallRecorder, key: str, error: Exception | None = None) -> None:
         self._creator = Creator(error or "created", held=True)
         self._call = cache.get_or_create(key, self._creator)
 
-    async def __aenter__(self) -> "Held":
+    async def __aenter__(self) -> "PendingCreation":
         self.task = asyncio.ensure_future(self._call)
         begun = asyncio.ensure_future(self._creator.begun.wait())
         await asyncio.wait([self.task, begun], return_when=asyncio.FIRST_COMPLETED)
         begun.cancel()
-        if self.task.done():  # it did not even ask the creator
+        if self.task.done():  # it did not call the creator
             self.task.result()
         return self
 

@@ -101,7 +101,7 @@ class ExchangeKeepsTheLife(Memory):
 
 
 class ExchangeForgetsTheLife(Memory):
-    """``compare_and_set`` stores for ever."""
+    """``compare_and_set`` stores without expiry."""
 
     async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
         record = None if record is None else record._replace(expires_at=None)
@@ -134,7 +134,7 @@ class ExchangeAlwaysRemoves(Memory):
 
 
 class RefusedExchangeExtends(Memory):
-    """A ``compare_and_set`` that is refused extends the life of what is there."""
+    """A ``compare_and_set`` that is refused extends the time to live of what is there."""
 
     async def compare_and_set(self, key: str, expected: Any, value: Any, ttl_seconds: float | None = None) -> bool:
         done = await super().compare_and_set(key, expected, value, ttl_seconds)
