@@ -72,7 +72,7 @@ class StorageAdapterContract(
     ``timeout``
         seconds after which a test gives up (30).
     ``many_keys``
-        how many keys the test of long listings stores (100).
+        how many keys the tests of long listings store (1,100: many servers return at most 1,000 at a time).
 
     **Methods**, for the rules that go behind the adapter's back. They know the adapters of this package; for others,
     their tests are skipped unless they are overridden:

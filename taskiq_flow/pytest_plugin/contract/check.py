@@ -22,6 +22,7 @@ __all__ = ["CallRecorder", "RuleCheck", "needs", "rule"]
 E = TypeVar("E", bound=Exception)
 Test = TypeVar("Test", bound=Callable[..., None])
 
+_AT_ONCE = 8
 _LINES = 12
 """How many lines of the transcript a failure shows: the last ones."""
 
@@ -101,6 +102,14 @@ class RuleCheck:
         recorder = CallRecorder(adapter, name, self.transcript)
         self._opened.append(recorder)
         return recorder
+
+    async def store_many(self, number: int, ttl_seconds: float | None = None) -> list[str]:
+        """Set ``number`` keys, some at a time, and return them sorted."""
+        keys = sorted(f"key:{index}" for index in range(number))
+        for start in range(0, number, _AT_ONCE):
+            await asyncio.gather(*(self.adapter.set(key, 1, ttl_seconds) for key in keys[start : start + _AT_ONCE]))
+        self.transcript.append(f"({number:,} keys are set: {keys[0]!r} … {keys[-1]!r})")
+        return keys
 
     def expect(self, actual: Any, expected: Any, note: str = "") -> None:
         """Compare what came back with what should have, types included."""

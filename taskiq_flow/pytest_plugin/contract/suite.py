@@ -82,7 +82,7 @@ class Suite(BaseSuite):
     """The hooks of a contract test class; :class:`StorageAdapterContract` explains them."""
 
     capabilities: ClassVar[dict[str, str]] = CAPABILITIES
-    many_keys: ClassVar[int] = 100
+    many_keys: ClassVar[int] = 1100
 
     def make_adapter_at(
         self, adapter: BaseStorageAdapter, host: str, port: int, password: str

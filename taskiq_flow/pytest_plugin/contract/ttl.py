@@ -226,6 +226,19 @@ class CleanupRules(Suite):
         check.expect(await check.storage.cleanup(), 2)
         check.expect(await check.storage.keys(), ["stays:0", "stays:1", "stays:2"])
 
+    @needs("movable_time")
+    @rule
+    async def test_cleanup_removes_more_entries_than_a_page(self, check: RuleCheck) -> None:
+        """``cleanup`` removes and counts all expired entries, however many: also where a server returns them by the
+        page.
+        """
+        await check.store_many(self.many_keys, ttl_seconds=check.ttl)
+        await check.storage.set("stays", 1)
+        await check.pass_time(check.ttl)
+        check.expect(await check.storage.cleanup(), self.many_keys)
+        check.expect(await check.storage.cleanup(), 0)
+        check.expect(await check.storage.keys(), ["stays"])
+
     @rule
     async def test_cleanup_leaves_live_entries(self, check: RuleCheck) -> None:
         """``cleanup`` never shortens a TTL: what has not expired stays, with its value and its expiry."""

@@ -45,6 +45,16 @@ class CleanupShortensLives(Memory):
         return await super().cleanup()
 
 
+class FirstPageOfCleanup(Memory):
+    """``cleanup`` stops after the first page of 1,000."""
+
+    async def _purge(self, now: int) -> int:
+        expired = [key for key, record in self._records.items() if not record.is_live(now)][:1000]
+        for key in expired:
+            del self._records[key]
+        return len(expired)
+
+
 class CleanupCountsWhatIsLeft(Memory):
     """``cleanup`` returns how many entries are left."""
 

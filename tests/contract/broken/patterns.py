@@ -133,7 +133,7 @@ class KeysAreBytes(Memory):
 
 
 class FirstPageOfKeys(Memory):
-    """``keys`` stops after the first page of 50."""
+    """``keys`` stops after the first page of 1,000."""
 
     async def keys(self, pattern: str = "*") -> list[str]:
-        return (await super().keys(pattern))[:50]
+        return (await super().keys(pattern))[:1000]
