@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 import sys
-import time
 from collections import OrderedDict, deque, namedtuple
 from decimal import Decimal
 from pathlib import Path
@@ -199,15 +198,13 @@ def test_causes_and_contexts() -> None:
 
 
 def test_a_long_chain_costs_little_and_a_circle_ends() -> None:
-    """taskiq's prepare_exception takes 2**n steps for n causes: 20 would take a minute."""
+    """taskiq's prepare_exception takes 2**n steps for n causes: this would never end."""
     first = last = ValueError(0)
     for number in range(1, 3000):
         following = ValueError(number)
         following.__cause__ = last
         last = following
-    start = time.perf_counter()
     back: BaseException | None = through_storage(last)
-    assert time.perf_counter() - start < 0.5
     assert [back.args[0], back.__cause__.args[0]] == [2999, 2998]  # type: ignore[union-attr]
     first.__cause__ = last
     assert through_storage(first).args == (0,)

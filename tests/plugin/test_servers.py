@@ -442,9 +442,7 @@ def test_an_engine_is_known_by_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_p
         pool = ServerPool(
             Path(), "", 0, {"redis": ServerSettings(server_kind("redis"), image="some/redis:1", sources=("docker",))}
         )
-        began = time.monotonic()
         assert "no Docker engine answers" in pool.plan("redis"), "it takes connections but says nothing"
-        assert time.monotonic() - began < 2
 
         def answer() -> None:
             with engine.accept()[0]:
