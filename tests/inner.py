@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-__all__ = ["InnerRun", "on"]
+__all__ = ["InnerRun", "RunPytest", "on"]
 
+RunPytest = Callable[..., pytest.RunResult]
 InnerRun = Callable[..., pytest.RunResult]
 
 

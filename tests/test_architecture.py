@@ -1,10 +1,13 @@
-"""Arrows point one way (docs of the design: CONTRIBUTING), and what is imported costs only who needs it."""
+"""The shape of the package that CONTRIBUTING.md describes: layers, who knows what, sizes, and what an import loads."""
 
 import ast
 import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,110 +15,198 @@ import pytest
 import taskiq_flow
 
 PACKAGE = Path(taskiq_flow.__file__).parent
-MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOT = PACKAGE.parent
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the package, parsed."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All of it, but for what only type checkers read."""
+        tree = ast.parse(self.path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body.clear()
+        return list(ast.walk(tree))
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """What its imports, at the top or inside functions, bind: local name → full name."""
+        bound: dict[str, str] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                bound |= {alias.asname or alias.name: alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                bound |= {alias.asname or alias.name: f"{self._source(node)}.{alias.name}" for alias in node.names}
+        return bound
+
+    @property
+    def layer(self) -> str:
+        """The part of the package that it belongs to: ``storage``, ``clock`` …"""
+        return self.name.partition(".")[2].partition(".")[0]
+
+    def _source(self, node: ast.ImportFrom) -> str:
+        package = self.name.split(".") if self.path.name == "__init__.py" else self.name.split(".")[:-1]
+        start = package[: len(package) + 1 - node.level] if node.level else []
+        return ".".join([*start, *([node.module] if node.module else [])])
+
+
+def _modules() -> Iterator[Module]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield Module(".".join(parts[:-1] if path.name == "__init__.py" else parts), path)
+
+
+MODULES = {module.name: module for module in _modules()}
+
 KNOW_TASKIQ = {
     "records",
     "cli",
-    "exceptions.py",
-    "history.py",
-    "pipeline.py",
+    "exceptions",
+    "history",
+    "pipeline",
     "middlewares",
     "pytest_plugin",
-    "result_backend.py",
-    "schedule_source.py",
-    "schedules.py",
+    "result_backend",
+    "schedule_source",
+    "schedules",
 }
 ABOVE_STORAGE = ("taskiq_flow.middlewares", "taskiq_flow.pipeline", "taskiq_flow.records.results")
-HEAVY = ["taskiq", "redis", "fakeredis", "asyncpg", "asyncmy", "aiosqlite", "sqlalchemy", "pydantic", "docker"]
+# `create_default_middlewares` belongs to the storage factory, by the package's public interface.
+MAKES_MIDDLEWARES = ("taskiq_flow.storage.factory", "taskiq_flow.middlewares")
 
 
-def imported(module: Path) -> Iterator[str]:
-    """Yield the full names of what a module imports, anywhere in it, but for type checkers alone."""
-    tree = ast.parse(module.read_text())
-    for_types_only = [
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
+def within(name: str, *packages: str) -> bool:
+    """Return whether a full name is one of these packages, or in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def against_the_layers(module: Module, name: str) -> str:
+    """Return which rule the import of ``name`` breaks; empty if none."""
+    if module.layer != "cli" and within(name, "taskiq_flow.cli"):
+        return "nothing imports the command line"
+    if module.layer not in {"pytest_plugin", "cli"} and within(name, "taskiq_flow.pytest_plugin"):
+        return "nothing outside the plugin imports it"
+    if module.layer not in KNOW_TASKIQ and within(name, "taskiq", "taskiq_pipelines", "taskiq_redis"):
+        return "storage knows nothing of taskiq"
+    is_exception = module.name == MAKES_MIDDLEWARES[0] and within(name, MAKES_MIDDLEWARES[1])
+    if module.layer in {"storage", "cache"} and within(name, *ABOVE_STORAGE) and not is_exception:
+        return "storage knows nothing of what is built on it"
+    return ""
+
+
+def test_layers_import_only_what_is_below_them() -> None:
+    found = [
+        f"{module.name} imports {name}: {problem}"
+        for module in MODULES.values()
+        for name in module.imports.values()
+        if (problem := against_the_layers(module, name))
     ]
-    for node in ast.walk(tree):
-        if node in for_types_only:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            package = module.relative_to(PACKAGE.parent).with_suffix("").parts[: -node.level or None]
-            yield ".".join([*(package if node.level else []), *([node.module] if node.module else [])])
+    assert found == []
 
 
-def place(module: Path) -> str:
-    """Return the part of the package that a module belongs to."""
-    return module.relative_to(PACKAGE).parts[0]
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {}
+    for module in MODULES.values():
+        # What is no module is a name in one.
+        sources = {name if name in MODULES else name.rpartition(".")[0] for name in module.imports.values()}
+        graph[module.name] = sources & MODULES.keys() - {module.name}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
-def test_arrows_point_one_way(module: Path) -> None:
-    for name in imported(module):
-        if place(module) != "cli":
-            assert not name.startswith("taskiq_flow.cli"), "the command line is the outermost layer"
-        if place(module) not in {"pytest_plugin", "cli"}:
-            assert not name.startswith("taskiq_flow.pytest_plugin"), "nothing outside the plugin knows it"
-        if place(module) not in KNOW_TASKIQ:
-            assert name.partition(".")[0] not in {"taskiq", "taskiq_pipelines", "taskiq_redis"}, f"{name}: see DESIGN"
-        # The API page puts `create_default_middlewares` on the storage factory.
-        if place(module) == "storage" and (module.name, name) != ("factory.py", "taskiq_flow.middlewares"):
-            assert not name.startswith(ABOVE_STORAGE)
-        if place(module) == "cache":
-            assert not name.startswith(ABOVE_STORAGE)
-
-
-LAZY = [module for module in MODULES if "lazy_names(" in module.read_text() and module.name == "__init__.py"]
-
-
-@pytest.mark.parametrize("module", LAZY, ids=lambda module: str(module.relative_to(PACKAGE).parent))
-def test_lazy_names_are_those_that_type_checkers_see(module: Path) -> None:
-    name = ".".join(module.relative_to(PACKAGE.parent).parent.parts)
-    package = importlib.import_module(name)
-    [block] = [
-        node
-        for node in ast.parse(module.read_text()).body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+def test_only_records_knows_the_stored_form() -> None:
+    """Elsewhere a stored record is passed on, but neither made of its parts nor taken apart."""
+    stored = {
+        f"{module.name}.{node.name}"
+        for module in MODULES.values()
+        if module.layer == "records"
+        for node in module.nodes
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Stored")
+    }
+    assert stored
+    found = [
+        f"{module.name}: {ast.unparse(call)}"
+        for module in MODULES.values()
+        if module.layer != "records"
+        for call in module.nodes
+        if isinstance(call, ast.Call) and ast.unparse(call.func) != "isinstance"
+        for used in [call.func, *map(_root, call.args)]
+        if isinstance(used, ast.Name) and module.imports.get(used.id) in stored
     ]
-    [call] = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Dict)]
-    lazy = {ast.literal_eval(key) for key in call.keys if key is not None}
+    assert found == []
+
+
+def _root(node: ast.AST) -> ast.AST:
+    """Return ``a`` of ``a.b(…).c``."""
+    while isinstance(node, (ast.Attribute, ast.Call)):
+        node = node.value if isinstance(node, ast.Attribute) else node.func
+    return node
+
+
+def test_only_one_module_patches_taskiq() -> None:
+    found = [
+        f"{module.name}: {ast.unparse(changed)}"
+        for module in MODULES.values()
+        if module.name != "taskiq_flow.middlewares._receiver"
+        for node in module.nodes
+        for changed in _changed(node)
+        if within(module.imports.get(ast.unparse(changed), ""), "taskiq", "taskiq_pipelines", "taskiq_redis")
+    ]
+    assert found == []
+
+
+def _changed(node: ast.AST) -> Iterator[ast.expr]:
+    """Yield the objects whose attributes a statement or a call changes."""
+    targets = []
+    if isinstance(node, (ast.Assign, ast.Delete)):
+        targets = node.targets
+    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+        targets = [node.target]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"setattr", "delattr"}:
+        yield node.args[0]
+    yield from (target.value for target in targets if isinstance(target, ast.Attribute))
+
+
+LAZY = [
+    module
+    for module in MODULES.values()
+    if module.path.name == "__init__.py" and "taskiq_flow._lazy.lazy_names" in module.imports.values()
+]
+
+
+@pytest.mark.parametrize("module", LAZY, ids=lambda module: module.name)
+def test_lazy_names_are_those_that_type_checkers_see(module: Module) -> None:
+    package = importlib.import_module(module.name)
+    tree = ast.parse(module.path.read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    [table] = [node for node in ast.walk(tree) if isinstance(node, ast.Dict)]
+    lazy = {ast.literal_eval(key) for key in table.keys if key is not None}
     seen = {alias.name for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert lazy <= seen
     assert lazy <= set(package.__all__)
     for each in package.__all__:
         assert getattr(package, each).__class__, "it can be had"
-    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'Nonsense'"):
+    with pytest.raises(AttributeError, match=f"module '{module.name}' has no attribute 'Nonsense'"):
         package.Nonsense  # noqa: B018 - the mistake is the point
 
 
-def names_in(module: Path) -> set[str]:
-    """Return every name and attribute that a module speaks of."""
-    nodes = list(ast.walk(ast.parse(module.read_text())))
-    return {node.id for node in nodes if isinstance(node, ast.Name)} | {
-        node.attr for node in nodes if isinstance(node, ast.Attribute)
+@pytest.mark.parametrize(("folder", "limit"), [("taskiq_flow", 400), ("tests", 500)])
+def test_no_module_is_long_without_a_reason(folder: str, limit: int) -> None:
+    reasons = (ROOT / "CONTRIBUTING.md").read_text().partition("## Long modules")[2]
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > limit
     }
+    assert {path: lines for path, lines in long.items() if f"`{path}`: " not in reasons} == {}
 
 
-def test_one_module_changes_taskiqs_receiver() -> None:
-    changing = [module for module in MODULES if "run_task" in names_in(module) and "Receiver" in names_in(module)]
-    assert [module.relative_to(PACKAGE).as_posix() for module in changing] == ["middlewares/_receiver.py"]
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
-def test_only_records_knows_the_stored_form_of_errors(module: Path) -> None:
-    if place(module) in {
-        "cache",
-        "middlewares",
-        "result_backend.py",
-        "schedule_source.py",
-        "history.py",
-        "pipeline.py",
-    }:
-        assert not names_in(module) & {"asdict", "astuple", "TypeAdapter"}, "records.errors and records.results do that"
+HEAVY = ["taskiq", "redis", "fakeredis", "asyncpg", "asyncmy", "aiosqlite", "sqlalchemy", "pydantic", "docker"]
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -13,7 +13,7 @@ from taskiq_flow.pytest_plugin import CacheAdapterContract, StorageAdapterContra
 from taskiq_flow.pytest_plugin.contract.cache.suite import CacheSuite
 from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, InMemoryStore, RedisStorageAdapter
-from tests.contract.broken import RULES, adapters, broken_caches, caches
+from tests.contract.broken import CACHE_RULES, RULES, adapters, broken_caches
 from tests.contract.broken.base import Memory
 
 
@@ -86,6 +86,6 @@ class TestCacheNothingBroken(_OnCache, CacheAdapterContract):
 
 
 for _name, _cache in broken_caches().items():
-    _tried_on_it = tuple(group for group, kinds in caches.RULES.items() if _cache in kinds)
+    _tried_on_it = tuple(group for group, kinds in CACHE_RULES.items() if _cache in kinds)
     _own = {"kind": _cache, "__module__": __name__, "__doc__": _cache.__doc__}
     globals()[f"Test{_name}"] = type(f"Test{_name}", (_OnCache, *(_tried_on_it or (CacheAdapterContract,))), _own)

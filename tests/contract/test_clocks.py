@@ -92,10 +92,18 @@ class TestWallClock(_OnSixMethods):
 
 
 class TestServerClock(_OnSixMethods):
-    """A clock that nobody can move: this class really waits, for about three seconds in all."""
+    """A clock that the suite cannot move, so that it waits: here the server's clock moves by what the suite waits."""
 
     expiry_clock = "server"
+    passed: ClassVar[list[float]] = []
 
-    @staticmethod
-    def milliseconds() -> int:
-        return time.monotonic_ns() // 1_000_000
+    @pytest.fixture(autouse=True)
+    def no_real_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def sleep(seconds: float) -> None:
+            self.passed.append(seconds)
+
+        monkeypatch.setattr("taskiq_flow.pytest_plugin.contract.suite_clock.sleep", sleep)
+
+    @classmethod
+    def milliseconds(cls) -> int:
+        return round(sum(cls.passed) * 1000)

@@ -1,9 +1,12 @@
 """The example of an adapter of one's own passes the contract, and fails it when one line of it is broken."""
 
+import functools
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.inner import RunPytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_adapter"
 ADAPTER = "directory_storage.py"
@@ -15,10 +18,11 @@ BROKEN_LINES = {
 }
 
 
-def run_example(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+@pytest.fixture
+def run_example(pytester: pytest.Pytester, run_pytest: RunPytest) -> RunPytest:
     pytester.makeini("[pytest]\nfilterwarnings = error")
     left_out = [f"-pno:{name}" for name in ("cacheprovider", "asyncio", "randomly")]
-    return pytester.runpytest_subprocess("-q", "-rfs", *left_out, *arguments)
+    return functools.partial(run_pytest, "-q", "-rfs", *left_out)
 
 
 @pytest.fixture
@@ -27,8 +31,9 @@ def copied(pytester: pytest.Pytester) -> Path:
     return pytester.path / ADAPTER
 
 
-def test_it_passes(pytester: pytest.Pytester, copied: Path) -> None:
-    result = run_example(pytester)
+@pytest.mark.usefixtures("copied")
+def test_it_passes(run_example: RunPytest) -> None:
+    result = run_example()
     outcomes = result.parseoutcomes()
     assert result.ret == 0
     assert outcomes["passed"] > 100
@@ -36,11 +41,11 @@ def test_it_passes(pytester: pytest.Pytester, copied: Path) -> None:
 
 
 @pytest.mark.parametrize("line", BROKEN_LINES)
-def test_it_fails_with_a_broken_line(pytester: pytest.Pytester, copied: Path, line: str) -> None:
+def test_it_fails_with_a_broken_line(run_example: RunPytest, copied: Path, line: str) -> None:
     broken, caught_by = BROKEN_LINES[line]
     code = copied.read_text()
     assert line in code
     copied.write_text(code.replace(line, broken))
-    result = run_example(pytester, "-k", caught_by)
+    result = run_example("-k", caught_by)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["the storage contract is broken:", f"FAILED *test_{caught_by}*"])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.inner import RunPytest
+
 SETTINGS = "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
 ADAPTER = """
 import asyncio
@@ -110,11 +112,11 @@ class TestHanging(Six):
     ids=["no plugin", "pytest-asyncio in auto mode", "pytest-asyncio in strict mode"],
 )
 def test_no_plugin_for_asynchronous_tests_is_needed_and_none_is_in_the_way(
-    pytester: pytest.Pytester, arguments: tuple[str, ...]
+    pytester: pytest.Pytester, run_pytest: RunPytest, arguments: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(FINE)
     pytester.makeini(SETTINGS)
-    result = pytester.runpytest_subprocess("-v", "-rs", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments)
+    result = run_pytest("-v", "-rs", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments)
     outcomes = result.parseoutcomes()
     assert result.ret == 0
     assert outcomes["passed"] > 80

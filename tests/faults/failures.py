@@ -1,4 +1,4 @@
-"""How a call fails: in time, saying where, and without showing the password."""
+"""How a call fails: saying where, and without showing the password."""
 
 import pickle
 import traceback

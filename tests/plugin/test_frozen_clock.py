@@ -26,10 +26,10 @@ async def test_real_time_does_not_end_a_life(
     storage_adapter: BaseStorageAdapter, storage_config: TaskiqFlowConfig, frozen_clock: FrozenClock
 ) -> None:
     async with StorageAdapterFactory.create_storage_adapter(storage_config) as built_by_the_users_code:
-        await storage_adapter.set("mine", 1, ttl_seconds=0.5)
-        await built_by_the_users_code.set("theirs", 2, ttl_seconds=0.5)
-        await asyncio.sleep(3)  # real seconds have to pass: that they do not count is what is tested
-        frozen_clock.tick(0.499)
+        await storage_adapter.set("mine", 1, ttl_seconds=0.05)
+        await built_by_the_users_code.set("theirs", 2, ttl_seconds=0.05)
+        await asyncio.sleep(0.2)  # real time has to pass: that it does not count is what is tested
+        frozen_clock.tick(0.049)
         assert await built_by_the_users_code.get("mine") == 1
         assert await storage_adapter.get("theirs") == 2
         frozen_clock.tick(0.001)
@@ -100,9 +100,7 @@ async def test_real_time_ends_lives_without_the_clock(storage_adapter: BaseStora
 
 @pytest.mark.storage_backends("memory")
 def test_only_the_storage_clock_stops(storage_adapter: BaseStorageAdapter, frozen_clock: FrozenClock) -> None:
-    before = time.time()
     frozen_clock.tick(timedelta(days=1000))
-    assert time.time() - before < 100
     assert frozen_clock.now() - datetime.now(timezone.utc) > timedelta(days=999)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taskiq_flow.pytest_plugin.servers import stale
-from tests.plugin.test_servers import need, need_image
+from tests.plugin.servers.runs import need, need_image
 
 CODE = """
 import asyncio

@@ -20,6 +20,7 @@ from taskiq_flow.pytest_plugin.servers.model import SourceFailed
 from taskiq_flow.pytest_plugin.servers.programs import find_wheel
 from taskiq_flow.pytest_plugin.stores import server_kind
 from tests.inner import InnerRun, on
+from tests.plugin.servers.runs import IMAGES, Runs, as_root, containers, gone, need, processes, records, use
 
 # The tests of isolation run here once more, on a MySQL that this module starts.
 from tests.plugin.test_isolation import (  # noqa: F401
@@ -27,7 +28,6 @@ from tests.plugin.test_isolation import (  # noqa: F401
     test_foreign_things_stay_and_ours_go,
     test_what_a_killed_run_left_goes_with_the_next,
 )
-from tests.plugin.test_servers import IMAGES, Runs, as_root, containers, gone, need, processes, records, use
 
 ONE_TEST = """
 async def test_one(storage_adapter):

@@ -204,10 +204,15 @@ class _IOWatch:
     def __exit__(self, *_exception: object) -> None:
         _IOWatch._watching = None
 
+    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note an event of the watched thread if it is I/O."""
+        if threading.get_ident() != self._thread:
+            return
+        writes = event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1])
+        if event in self._EVENTS or writes:
+            self._seen.append(event)
+
     @staticmethod
     def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-        watch = _IOWatch._watching
-        if watch is not None and threading.get_ident() == watch._thread:
-            writes = event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1])
-            if event in _IOWatch._EVENTS or writes:
-                watch._seen.append(event)
+        if (watch := _IOWatch._watching) is not None:
+            watch.note(event, arguments)

@@ -1,7 +1,7 @@
 """How the suite moves the clock by which an adapter judges expiry."""
 
-import asyncio
 from abc import ABC, abstractmethod
+from asyncio import sleep
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
@@ -59,7 +59,7 @@ class _Real(SuiteClock):
         self.step = ttl / 2
 
     async def advance(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await sleep(seconds)
 
     def now(self) -> datetime:
         return datetime.now(timezone.utc)

@@ -19,6 +19,7 @@ from taskiq_flow.pytest_plugin.contract.ttl import CleanupRules, TTLRules
 from taskiq_flow.pytest_plugin.contract.values import DamageRules, ValueRules
 from taskiq_flow.storage.backend import BackendAdapter
 from tests.contract.broken import (
+    cache_creation,
     caches,
     cleanup,
     compare_and_set,
@@ -34,7 +35,7 @@ from tests.contract.broken import (
     values,
 )
 
-__all__ = ["RULES", "adapters", "broken_caches"]
+__all__ = ["CACHE_RULES", "RULES", "adapters", "broken_caches"]
 
 RULES: dict[ModuleType, tuple[type[Suite], ...]] = {
     ttl: (TTLRules,),
@@ -52,6 +53,9 @@ RULES: dict[ModuleType, tuple[type[Suite], ...]] = {
 }
 
 
+CACHE_RULES = cache_creation.RULES | caches.RULES
+
+
 def adapters(module: ModuleType) -> dict[str, type[BackendAdapter]]:
     """Return a module's broken adapters by name; what begins with an underscore is only their base."""
     return {
@@ -63,4 +67,5 @@ def adapters(module: ModuleType) -> dict[str, type[BackendAdapter]]:
 
 def broken_caches() -> dict[str, type[StorageCacheAdapter]]:
     """Return the broken caches, which the cache contract must catch, by name."""
-    return {f"Cache{name}": kind for name, kind in adapters(caches).items() if issubclass(kind, StorageCacheAdapter)}
+    found = adapters(cache_creation) | adapters(caches)
+    return {f"Cache{name}": kind for name, kind in found.items() if issubclass(kind, StorageCacheAdapter)}
