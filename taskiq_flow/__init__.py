@@ -93,7 +93,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(
+    __getattr__ = lazy_names(
         __name__,
         {
             "ABSENT": "taskiq_flow.storage",

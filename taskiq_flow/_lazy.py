@@ -8,11 +8,14 @@ from typing import Any
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` for ``package``, whose names live in the modules of ``homes``.
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return ``__getattr__`` for ``package``, whose names live in the modules of ``homes``.
 
     A package calls this ``if not TYPE_CHECKING``, and imports the names for type checkers: of a module that has a
     ``__getattr__`` these believe that it has every name.
+
+    There is no ``__dir__`` with it. Tools ask modules for all that ``dir`` tells of, and would load it all: pytest of its
+    plugins, and freezegun of every module, while it is freezing the time.
     """
 
     def load(name: str) -> Any:
@@ -22,7 +25,4 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         setattr(sys.modules[package], name, value)
         return value
 
-    def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
-
-    return load, names
+    return load

@@ -74,10 +74,10 @@ class ClockDriver(Protocol):
     async def settle(self) -> None:
         """Let what has begun come to its end."""
 
-    async def next_due(self, until: datetime) -> datetime | None:
-        """Return the next instant, up to ``until``, at which something is due."""
+    async def next_due(self, now: datetime, until: datetime) -> datetime | None:
+        """Return the next instant, up to ``until``, at which something is due; ``now`` for what is overdue."""
 
-    async def fire(self) -> None:
+    async def fire(self, now: datetime) -> None:
         """Let happen what `next_due` found and is due by now, and come to its end; it is not due any more then."""
 
 
@@ -123,16 +123,16 @@ class FrozenClock:
         for driver in self._drivers:
             await driver.settle()
         while (due := await self._next_due(target)) is not None:
-            self.move_to(max(due, self.now()))
+            now = self.move_to(max(due, self.now()))
             for driver in self._drivers:
-                await driver.fire()
+                await driver.fire(now)
         self.move_to(target)
         for driver in self._drivers:
             await driver.settle()
         return target
 
     async def _next_due(self, until: datetime) -> datetime | None:
-        instants = [await driver.next_due(until) for driver in self._drivers]
+        instants = [await driver.next_due(self.now(), until) for driver in self._drivers]
         return min((instant for instant in instants if instant is not None), default=None)
 
     def drive(self, driver: "ClockDriver") -> None:

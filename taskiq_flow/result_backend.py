@@ -44,6 +44,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
     :param retry_for: seconds, in all, for which a result is offered again to a storage that cannot be reached; 0 for
         one attempt.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
+    :param prefix: what those keys begin with; two backends on one storage that are to be apart need two.
     :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
     :raises InvalidTTLError: if ``ttl_seconds`` is no legal time to live.
     """
@@ -56,6 +57,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         ttl_seconds: float | None = None,
         retry_for: float = RETRY_FOR,
         owns_storage: bool | None = None,
+        prefix: str = "",
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter, not {storage!r}")
@@ -68,6 +70,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         self.ttl_seconds = ttl_seconds
         self.retry_for = retry_for
         self._owns_storage = bool(owns_storage)
+        self._prefix = prefix
 
     async def shutdown(self) -> None:
         """Close the storage if it is this backend's own."""
@@ -81,7 +84,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
 
         :raises StorageError: if the storage failed, and takes not even a note that says so.
         """
-        key = _result_key(task_id)
+        key = self._key("result", task_id)
 
         async def write(outcome: StoredOutcome) -> None:
             await self.storage.set(key, outcome.to_data(), self.ttl_seconds)
@@ -105,7 +108,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
 
         :raises StorageError: if the storage failed.
         """
-        return await self.storage.exists(_result_key(task_id))
+        return await self.storage.exists(self._key("result", task_id))
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[T]:
         """Return a result; where results are not kept, to one reader.
@@ -115,14 +118,14 @@ class StorageResultBackend(AsyncResultBackend[T]):
         :raises SerializationError: if what is stored is damaged, or no result; it stays where it is.
         :raises StorageError: if the storage failed.
         """
-        key = _result_key(task_id)
+        key = self._key("result", task_id)
         data = await self.storage.get(key)
         if data is None:
             raise _missing(task_id)
         result = StoredOutcome.from_data(key, data).to_taskiq()
         if not self.keep_results:
             # Progress first: once the result is taken, nothing may fail any more.
-            await self.storage.delete(_progress_key(task_id))
+            await self.storage.delete(self._key("progress", task_id))
             if not await self.storage.delete(key):
                 raise _missing(task_id)
         if not with_logs:
@@ -139,7 +142,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         """
         state = progress.state.value if isinstance(progress.state, TaskState) else progress.state
         data = {"state": state, "meta": to_data(progress.meta)}
-        await self.storage.set(_progress_key(task_id), data, self.ttl_seconds)
+        await self.storage.set(self._key("progress", task_id), data, self.ttl_seconds)
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
         """Return how far a task is; None where it has not said.
@@ -147,7 +150,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         :raises SerializationError: if what is stored is damaged, or no progress.
         :raises StorageError: if the storage failed.
         """
-        key = _progress_key(task_id)
+        key = self._key("progress", task_id)
         data = await self.storage.get(key)
         if data is None:
             return None
@@ -159,16 +162,11 @@ class StorageResultBackend(AsyncResultBackend[T]):
             progress.state = TaskState(progress.state)
         return progress
 
+    def _key(self, kind: str, task_id: str) -> str:
+        return key_of(f"{self._prefix}{kind}", task_id)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage!r})"
-
-
-def _result_key(task_id: str) -> str:
-    return key_of("result", task_id)
-
-
-def _progress_key(task_id: str) -> str:
-    return key_of("progress", task_id)
 
 
 def _missing(task_id: str) -> ResultIsMissingError:

@@ -179,10 +179,10 @@ class Driver:
     async def settle(self) -> None:
         self._note("settles")
 
-    async def next_due(self, until: datetime) -> datetime | None:
+    async def next_due(self, now: datetime, until: datetime) -> datetime | None:
         return min((instant for instant in self._due if instant <= until), default=None)
 
-    async def fire(self) -> None:
+    async def fire(self, now: datetime) -> None:
         if fired := [instant for instant in self._due if instant <= self._frozen.now()]:
             self._due = [instant for instant in self._due if instant not in fired]
             self._note("fires")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseCacheAdapter", "CacheStats", "InMemoryCacheAdapter", "RedisCacheAdapter", "StorageCacheAdapter"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(
+    __getattr__ = lazy_names(
         __name__,
         {
             "BaseCacheAdapter": "taskiq_flow.cache.base",

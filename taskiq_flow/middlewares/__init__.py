@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["CacheMiddleware", "LostResult", "PipelineMiddleware", "StorageMiddleware"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(
+    __getattr__ = lazy_names(
         __name__,
         {
             "CacheMiddleware": "taskiq_flow.middlewares.cache",

@@ -55,8 +55,7 @@ pytest.register_assert_rewrite("taskiq_flow.pytest_plugin.contract")
 pytest_plugins = ("taskiq_flow.pytest_plugin.hooks", "taskiq_flow.pytest_plugin.fixtures")
 
 if not TYPE_CHECKING:
-    # Without __dir__: pytest asks a plugin for everything that is in it, and would load it all.
-    __getattr__, _ = lazy_names(
+    __getattr__ = lazy_names(
         __name__,
         {
             "CacheAdapterContract": "taskiq_flow.pytest_plugin.contract",

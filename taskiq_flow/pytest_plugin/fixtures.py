@@ -1,5 +1,6 @@
 """The plugin's fixtures; :mod:`taskiq_flow.pytest_plugin` lists them."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskiq_flow.pytest_plugin import report, session
+from taskiq_flow.pytest_plugin.everything import import_unfrozen
 from taskiq_flow.pytest_plugin.markers import marked_storages, marker_arguments
 from taskiq_flow.pytest_plugin.stores.base import StorageUnavailable
 
@@ -86,6 +88,7 @@ def _isolated_store(request: pytest.FixtureRequest, _storage_name: str) -> "Iter
     if "frozen_clock" in request.fixturenames:
         # First of all: what is stored by other fixtures must be under the frozen clock as well.
         request.getfixturevalue("frozen_clock")
+    import_unfrozen(_storage_name, broker="flow_broker" in request.fixturenames)
     store, problem = None, ""
     try:
         store = session.stores(request.config).open(_storage_name)
@@ -233,8 +236,9 @@ def flow_broker(
     """An in-memory taskiq broker whose results, caches, pipelines and schedules are on ``storage_adapter``.
 
     It starts when the first task is sent, and shuts down when the test is over, after the tasks that still run and all
-    that these send; only ``asyncio.run`` waits for nothing, so ``await flow_broker.drain()`` within. What was lost on
-    the way fails the test then: results that could not be stored, tasks that ended without one, or did not end.
+    that these send. Tasks of an asynchronous test run on its event loop; those that are sent from elsewhere, or by a
+    synchronous test, in a worker's thread. What was lost on the way fails the test when it is over: results that could
+    not be stored, tasks that ended without one, or did not end.
     ``@pytest.mark.flow_broker(loses="…")`` expects that.
     """
     from taskiq_flow.pytest_plugin.broker import FlowBroker
@@ -245,6 +249,7 @@ def flow_broker(
         result_backend=flow_result_backend,
         middlewares=flow_middlewares,
         schedule_sources=flow_schedule_sources,
+        runs_on_test_loop=_is_asynchronous(request.node),
     )
     if "frozen_clock" in request.fixturenames:
         _let_drive(request.getfixturevalue("frozen_clock"), broker)
@@ -257,12 +262,19 @@ def flow_broker(
         pytest.fail(problem, pytrace=False)
 
 
+def _is_asynchronous(item: pytest.Item) -> bool:
+    """Return whether a test is a coroutine function, so that a plugin runs it on an event loop of its own."""
+    function = getattr(item, "obj", None)
+    inner = getattr(getattr(function, "hypothesis", None), "inner_test", function)
+    return inspect.iscoroutinefunction(inner)
+
+
 def _let_drive(frozen: "FrozenClock", broker: "FlowBroker") -> None:
     """Let what is due on a broker happen as the frozen clock moves."""
     from taskiq_flow.pytest_plugin.broker.clock_driver import BrokerClockDriver
 
     frozen.follow(broker.clock_moved)
-    frozen.drive(BrokerClockDriver(broker))
+    frozen.drive(BrokerClockDriver(broker, frozen))
 
 
 def _opened(request: pytest.FixtureRequest) -> "list[FlowBroker | KitSupport]":

@@ -1,26 +1,44 @@
 """``FlowBroker``: taskiq's in-memory broker, for the fixture ``flow_broker``.
 
-It starts by itself, on whichever event loop first sends a task, and shuts down before that loop ends: so the fixture
-needs no async plugin, and a test may call ``asyncio.run`` more than once.
+It starts by itself when the first task is sent, on whichever event loop that is, and shuts down when the test is over:
+so the fixture needs no async plugin. An asynchronous test's tasks run on the test's own event loop. Where that is not
+the sender's, or there is none, a worker's thread runs them: the sender's loop may be gone before they end.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
-from taskiq import AsyncBroker, AsyncResultBackend, BrokerMessage, InMemoryBroker, ScheduleSource, TaskiqMiddleware
+from taskiq import (
+    AsyncBroker,
+    AsyncResultBackend,
+    AsyncTaskiqDecoratedTask,
+    BrokerMessage,
+    InMemoryBroker,
+    ScheduleSource,
+    TaskiqMiddleware,
+    TaskiqScheduler,
+)
 from taskiq.exceptions import UnknownTaskError
 from taskiq.receiver import Receiver
 
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, LostResult, StorageMiddleware
-from taskiq_flow.pytest_plugin.broker.adoption import Adoption
-from taskiq_flow.pytest_plugin.broker.deliveries import Deliveries, Loss, StuckTasksError, was_cancelled
+from taskiq_flow.pytest_plugin.broker.adoption import Adoption, DrivenSource
+from taskiq_flow.pytest_plugin.broker.adoption.sources import is_of_labels
+from taskiq_flow.pytest_plugin.broker.deliveries import Deliveries, Loss, StuckTasksError, delay_of, was_cancelled
+from taskiq_flow.pytest_plugin.broker.handlers import SYNC_TASK_THREADS, MessageHandler
+from taskiq_flow.pytest_plugin.broker.task_loops import TaskLoop, WorkerThread, on_loop
 from taskiq_flow.pytest_plugin.broker.workers import Workers
+from taskiq_flow.pytest_plugin.everything import unfrozen
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.loops import PerLoop
 
@@ -28,10 +46,11 @@ __all__ = ["FlowBroker"]
 
 M = TypeVar("M", bound=TaskiqMiddleware)
 
-_SYNC_TASK_THREADS = 4
 _LOGGER = logging.getLogger(Receiver.__module__)
-_TO_WAIT = "what still runs is waited for by `await flow_broker.drain()` at the end of the test, on the same event loop"
+_TO_WAIT = "what still runs is waited for by `await flow_broker.drain()`, or `flow_broker.drain_sync()`, in the test"
 _TO_LOSE = 'a loss that is meant is declared by @pytest.mark.flow_broker(loses="…"), a regular expression that finds it'
+_STARTING: "ContextVar[object]" = ContextVar("taskiq_flow_starting", default=None)
+"""The ``FlowBroker`` whose startup runs in this context: what it sends does not wait for the end of that."""
 
 
 class FlowBroker(InMemoryBroker):
@@ -41,10 +60,13 @@ class FlowBroker(InMemoryBroker):
     with the label ``delay`` (of taskiq's retries, for example) wait that many seconds: on the frozen clock, where there
     is one.
 
-    :param make_storage: makes another adapter on the test's storage, for each of :meth:`workers`.
+    :param make_storage: makes another adapter on the test's storage, for each of :meth:`workers`, and one for what is
+        adopted.
     :param result_backend: keeps the results.
     :param middlewares: run around the tasks.
     :param schedule_sources: whose schedules ``await frozen_clock.advance(…)`` fires.
+    :param runs_on_test_loop: whether tasks run on the event loops of the thread that makes this: those of an
+        asynchronous test and its fixtures.
     """
 
     losses: list[Loss]
@@ -61,18 +83,33 @@ class FlowBroker(InMemoryBroker):
         result_backend: AsyncResultBackend[Any],
         middlewares: Sequence[TaskiqMiddleware],
         schedule_sources: Sequence[ScheduleSource] = (),
+        runs_on_test_loop: bool = True,
     ) -> None:
-        super().__init__(sync_tasks_pool_size=_SYNC_TASK_THREADS)
+        super().__init__(sync_tasks_pool_size=SYNC_TASK_THREADS)
         self.losses = []
         self.schedule_sources = list(schedule_sources)
         self.result_backend: Any = result_backend
         self._make_storage = make_storage
-        self._adopted: list[Adoption] = []
+        self._handler = MessageHandler(self)
+        self._adoption = Adoption(self, make_storage, self.middlewares, self.schedule_sources)
         self._workers: Workers | None = None
-        # A session stays while it ends: what the tasks send that it waits for is its own, and waited for as well.
-        self._sessions = PerLoop(lambda: _Session(self.losses.append), self._end, stays=True)
+        self._test_thread = threading.get_ident() if runs_on_test_loop else None
+        self._worker_thread = WorkerThread()
+        self._worker_loop: TaskLoop | None = None
+        # A loop's entry stays while it ends: what the tasks send that it waits for is its own, and waited for as well.
+        self._loops = PerLoop(self._loop_here, self._end, stays=True)
+        self._deliveries = Deliveries(self.losses.append, self._place_in_thread)
+        self._lock = threading.Lock()
+        self._started_on: TaskLoop | None = None
+        self._starting: concurrent.futures.Future[None] | None = None
+        self._started_sources: list[ScheduleSource] = []
+        self._tasks: set[asyncio.Future[None]] = set()
         self.add_middlewares(*middlewares)
         _LOGGER.addFilter(_says_something)
+
+    def get_all_tasks(self) -> dict[str, AsyncTaskiqDecoratedTask[Any, Any]]:
+        """Return all tasks that are known here; none while this is made: what is not run need not be looked at."""
+        return super().get_all_tasks() if hasattr(self, "_handler") else {}
 
     def add_middlewares(self, *middlewares: TaskiqMiddleware) -> None:
         """Add middlewares, and listen to what those of this package lose."""
@@ -100,73 +137,71 @@ class FlowBroker(InMemoryBroker):
             raise ConfigurationError("this flow_broker has no schedule source")
         return self.schedule_sources[0]
 
-    # --- an application's own broker ----------------------------------------------------------------------------------
+    # --- an application -----------------------------------------------------------------------------------------------
 
-    def adopt(self, broker: AsyncBroker) -> None:
-        """Run the tasks of an application's own broker here, until the test is over.
+    def adopt(
+        self,
+        *parts: AsyncBroker | TaskiqScheduler | ScheduleSource | AsyncResultBackend[Any],
+        without: Sequence[type[TaskiqMiddleware]] = (),
+        keeping: Sequence[type[TaskiqMiddleware]] = (),
+    ) -> None:
+        """Run an application here, until the test is over: its brokers, schedulers, sources and result backends.
 
-        Whoever sends to that broker, by its tasks, a pipeline, a scheduler or ``kick``, sends to this one, and waits
-        for results that are in the test's storage. Its event handlers, dependencies, serializer and middlewares are
-        used here; but for its ``StorageMiddleware``, ``CacheMiddleware`` and ``PipelineMiddleware``, for which those of
-        the test stand in. Nothing that it was connected to is touched. In the end it is as it was.
+        Each part stays the object that it is, and is as it was in the end. In between, these are redirected:
 
-        :raises TypeError: ``broker`` is no broker, but its name, for example.
-        :raises ConfigurationError: tasks were sent already, ``broker`` is this one or adopted, or it serializes
-            otherwise than one that was adopted before.
+        - A **broker** sends to this one, and is a worker here: its middlewares, serializer, formatter, event handlers,
+          state, dependencies and id generator are its own. Only its ``StorageMiddleware``, ``CacheMiddleware`` and
+          ``PipelineMiddleware`` are those of the test. Its startup and shutdown reach no server. What it holds is
+          adopted with it: its result backend, and sources and result backends in attributes of its middlewares.
+        - A **scheduler**'s broker and sources are adopted, and ``await frozen_clock.advance(…)`` fires through it.
+          Labels ``schedule=[…]`` of a broker fire also where no scheduler of it is adopted.
+        - A **source** keeps its schedules in the test's storage, apart from those of others; but for
+          ``LabelScheduleSource``, which is used as it is. Sources of a library on which tasks of an adopted broker are
+          scheduled are adopted as well.
+        - A **result backend** answers from the test's storage, by its own ``keep_results`` and time to live.
+
+        Methods that the application's own classes override still run; those of libraries that reach a server do not.
+        Nothing else is redirected: a middleware that calls a dashboard still calls it, unless it is left out. Only
+        taskiq's ``TaskiqAdminMiddleware`` and ``PrometheusMiddleware`` are left out by themselves.
+
+        :param parts: in any order, in one call or several.
+        :param without: classes of middlewares that the brokers of this call do without, subclasses included.
+        :param keeping: classes of those that are left out by themselves and should not be.
+        :raises TypeError: if a part is something else, the name of a broker, for example.
+        :raises ConfigurationError: if tasks were sent already, a broker is this one or was adopted by itself before, or
+            a class in ``without`` or ``keeping`` matches no middleware.
         """
-        if not isinstance(broker, AsyncBroker):
-            raise TypeError(f"adopt() was given {broker!r}, a {type(broker).__name__}: it wants a taskiq AsyncBroker")
-        if broker is self or any(adoption.broker is broker for adoption in self._adopted):
-            raise ConfigurationError(f"{broker!r} is adopted already")
-        if self._sessions.resources():
+        if self._starting is not None:
             raise ConfigurationError("adopt() comes before the first task is sent: event handlers would be late")
-        self._adopted.append(Adoption(broker, self))
+        self._adoption.add(parts, without, keeping)
 
     def find_task(self, task_name: str) -> Any:
-        """Return a task by its name: one of this broker's, or of an adopted one's."""
-        brokers = (adoption.broker for adoption in self._adopted)
-        found = super().find_task(task_name)
-        return found or next(filter(None, (broker.find_task(task_name) for broker in brokers)), None)
-
-    def speak_like(self, broker: AsyncBroker) -> None:
-        """Read and write messages as another broker does.
-
-        :raises ConfigurationError: one that was adopted before does so otherwise.
-        """
-        names = ("serializer", "formatter")
-        if self._adopted and any(type(getattr(self, name)) is not type(getattr(broker, name)) for name in names):
-            raise ConfigurationError(
-                f"{broker!r} writes messages with {type(broker.serializer).__name__} and "
-                f"{type(broker.formatter).__name__}, the broker that was adopted before it with "
-                f"{type(self.serializer).__name__} and {type(self.formatter).__name__}: adopt them in different tests"
-            )
-        self.serializer, self.formatter = broker.serializer, broker.formatter
+        """Return a task by its name: one of this broker's, or of an adopted one's; None where there is none."""
+        return super().find_task(task_name) or self._adoption.find_task(task_name)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def startup(self) -> None:
-        """Start on the running loop, once; sending a task does so too."""
-        session = await self._sessions.get()
-        async with session.starting:
-            if not session.is_started:
-                # Shutting down has ended the threads for synchronous tasks: a second loop needs new ones.
-                if self.receiver.executor is None:
-                    self.executor = self.receiver.executor = ThreadPoolExecutor(_SYNC_TASK_THREADS)
-                await super().startup()
-                session.is_started = True
+        """Start, with all that is adopted, once; sending a task does so too.
+
+        :raises Exception: if an event handler does.
+        """
+        await self._start(self._place(await self._loops.get()))
 
     async def shutdown(self) -> None:
-        """Wait for the tasks that run, and for what they send, and shut down, on the running loop."""
-        await self._sessions.aclose()
+        """Wait for the tasks that run, and for what they send, and shut down."""
+        await self._loops.aclose()
+        if (worker := self._worker_loop) is not None:
+            await on_loop(worker.loop, self._end(worker))
 
     def close_from_outside(self) -> None:
         """Shut down and release what was adopted, from a thread that runs no event loop: for the fixture's teardown."""
-        try:
-            self._sessions.close_from_outside(self.shutdown_timeout + 5)
-        finally:
-            _LOGGER.removeFilter(_says_something)
-            while self._adopted:
-                self._adopted.pop().release()
+        with ExitStack() as stack:
+            stack.callback(self._adoption.release)
+            stack.callback(_LOGGER.removeFilter, _says_something)
+            stack.callback(self._worker_thread.stop)
+            stack.callback(self._end_worker_from_outside)
+            self._loops.close_from_outside(self.shutdown_timeout + 5)
 
     def unexpected(self, expected: str | None) -> str:
         """Return what the test should fail with when it is over; an empty string for nothing.
@@ -181,55 +216,182 @@ class FlowBroker(InMemoryBroker):
             return f"flow_broker was expected to lose results (loses={expected!r}), and has lost none"
         return ""
 
-    async def _end(self, session: "_Session") -> None:
-        await session.deliveries.end(self.shutdown_timeout)
-        if session.is_started:
-            await super().shutdown()
-            self.receiver.executor = None
+    async def _start(self, place: TaskLoop) -> None:
+        """Start on an event loop, unless this has been done, and wait for it: but not where the startup itself asks."""
+        if self._started_on is not None or _STARTING.get() is self:
+            return
+        with self._lock:
+            starting = self._starting
+            if is_first := starting is None or starting.done():
+                starting = self._starting = concurrent.futures.Future()
+                starting.set_running_or_notify_cancel()  # nobody who waits for it may cancel it
+        if is_first:
+            self._run_on(place, self._run_startup(place, starting))
+        await asyncio.wrap_future(starting)
+
+    async def _run_startup(self, place: TaskLoop, starting: "concurrent.futures.Future[None]") -> None:
+        _STARTING.set(self)
+        try:
+            with unfrozen():
+                await super().startup()
+                started = {id(middleware) for middleware in self.middlewares}
+                for adopted in self._adoption.brokers.values():
+                    await adopted.start(started)
+            self._started_on = place
+            starting.set_result(None)
+        except BaseException as error:
+            starting.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _end(self, place: TaskLoop) -> None:
+        """Come to the end of an event loop, on that loop."""
+        if not place.runs_tasks:
+            await self._deliveries.wait_for_those_of(place, self.shutdown_timeout)
+            return
+        await self._deliveries.end(place, self.shutdown_timeout)
+        if place is self._worker_loop:
+            self._worker_loop = None
+        if self._started_on is place:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        stopped = {id(middleware) for middleware in self.middlewares}
+        errors: list[Exception] = []
+        calls: list[Callable[[], Awaitable[None]]] = [source.shutdown for source in self._started_sources]
+        calls += [partial(adopted.stop, stopped) for adopted in reversed(self._adoption.brokers.values())]
+        for call in [*calls, super().shutdown]:
+            try:
+                await call()
+            except Exception as error:  # noqa: BLE001 - the others are to be shut down yet
+                errors.append(error)
+        self._started_on, self._started_sources = None, []
+        self.executor = ThreadPoolExecutor(SYNC_TASK_THREADS)  # for a second start
+        if errors:
+            raise errors[0]
+
+    def _end_worker_from_outside(self) -> None:
+        if (worker := self._worker_loop) is not None:
+            asyncio.run_coroutine_threadsafe(self._end(worker), worker.loop).result(self.shutdown_timeout + 15)
+
+    # --- where tasks run ----------------------------------------------------------------------------------------------
+
+    def _loop_here(self) -> TaskLoop:
+        """Return an entry for the running event loop: tasks run on the test's, and might outlive others."""
+        return TaskLoop(asyncio.get_running_loop(), runs_tasks=threading.get_ident() == self._test_thread)
+
+    def _place(self, sender: TaskLoop) -> TaskLoop:
+        """Return where a message is handled: on the sender's event loop, or in the worker's thread."""
+        is_started_in_thread = self._started_on is not None and self._started_on is self._worker_loop
+        return sender if sender.runs_tasks and not is_started_in_thread else self._place_in_thread()
+
+    def _run_on(self, place: TaskLoop, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on an event loop, as a task of its own."""
+
+        def begin() -> None:
+            task = asyncio.ensure_future(work)
+            self._tasks.add(task)  # an event loop does not keep its tasks
+            task.add_done_callback(self._tasks.discard)
+
+        place.loop.call_soon_threadsafe(begin)
+
+    def _place_in_thread(self) -> TaskLoop:
+        """Return the event loop of the worker's thread, begun if need be."""
+        loop = self._worker_thread.loop()
+        with self._lock:
+            if self._worker_loop is None:
+                self._worker_loop = TaskLoop(loop, runs_tasks=True)
+            return self._worker_loop
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     async def kick(self, message: BrokerMessage) -> None:
         """Run a task, having started first.
 
-        :raises UnknownTaskError: no such task is known here.
+        :raises UnknownTaskError: if no such task is known here.
         """
-        await self.startup()
-        if self.find_task(message.task_name) is None:
+        await self.send(self._handler, message)
+
+    async def send(self, handler: MessageHandler, message: BrokerMessage) -> None:
+        """Run a task as a worker of the handler's broker would, having started first.
+
+        :raises UnknownTaskError: if no such task is known to any broker.
+        """
+        sender = await self._loops.get()
+        place = self._place(sender)
+        await self._start(place)
+        if handler.broker.find_task(message.task_name) is None:
             raise UnknownTaskError(task_name=message.task_name)
-        session = await self._sessions.get()
-        session.deliveries.start(message, self._handle(message))
+
+        async def handle() -> None:
+            await self._handle(handler, message)
+
+        if (self.await_inplace or handler.awaits_in_place) and not delay_of(message):
+            await handle()
+        else:
+            self._deliveries.start(message, handle, place, sender)
 
     async def wait_all(self) -> None:
         """Wait until no task runs any more, those that running tasks send included: all is stored then.
 
         What waits for the frozen clock is not waited for; ``drain`` says what that is.
         """
-        await (await self._sessions.get()).deliveries.settle()
+        await self._deliveries.settle()
 
     async def drain(self, timeout: float = 10.0) -> None:
         """Wait until nothing runs, and nothing that a task sent is left to run: steps of pipelines, delayed retries.
 
+        It does not matter on which event loop, and in which thread, that was sent.
+
         :param timeout: seconds of real time.
-        :raises StuckTasksError: that does not come to an end; the message names the tasks, and what they wait for.
+        :raises StuckTasksError: if that does not come to an end; the message names the tasks, and what they wait for.
         """
-        deliveries = (await self._sessions.get()).deliveries
-        await deliveries.settle(timeout)
-        if left := deliveries.told():
-            raise StuckTasksError("nothing runs any more, and this is left to run:\n" + "\n".join(left))
+        await self.settle(timeout)
+        self._nothing_is_left()
+
+    def drain_sync(self, timeout: float = 10.0) -> None:
+        """Wait as :meth:`drain` does, in a thread that runs no event loop: in a synchronous test.
+
+        :param timeout: seconds of real time.
+        :raises StuckTasksError: if that does not come to an end; the message names the tasks, and what they wait for.
+        :raises ConfigurationError: if an event loop runs in this thread, which would stand still.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._deliveries.settle_sync(timeout)
+            self._nothing_is_left()
+        else:
+            raise ConfigurationError(
+                "drain_sync() was called where an event loop runs, which would stand still: `await flow_broker.drain()`"
+            )
 
     async def settle(self, timeout: float) -> None:
         """Wait as :meth:`drain` does, but leave what waits for the frozen clock; see there."""
-        await (await self._sessions.get()).deliveries.settle(timeout)
+        await self._deliveries.settle(timeout)
 
-    async def next_due(self) -> int | None:
+    def next_due(self) -> int | None:
         """Return when the first message that waits for the frozen clock is due, in milliseconds; None without any."""
-        return (await self._sessions.get()).deliveries.next_due()
+        return self._deliveries.next_due()
 
     def clock_moved(self, _now: object = None) -> None:
         """Let go what was waiting for the time that it is now."""
-        for session in self._sessions.resources():
-            session.deliveries.clock_moved()
+        self._deliveries.clock_moved()
+
+    @property
+    def released(self) -> int:
+        """How many messages the frozen clock has let go so far."""
+        return self._deliveries.released
+
+    async def driven_sources(self) -> list[DrivenSource]:
+        """Return the sources whose schedules the clock fires, started, and what sends these."""
+        driven = self._adoption.driven_sources()
+        for source, _ in driven:
+            is_ours = any(source is own for own in self.schedule_sources) and not is_of_labels(source)
+            if not is_ours and not any(source is each for each in self._started_sources):
+                self._started_sources.append(source)
+                await on_loop(self._place(await self._loops.get()).loop, source.startup())
+        return driven
 
     @asynccontextmanager
     async def workers(self, count: int) -> AsyncIterator[None]:
@@ -238,12 +400,12 @@ class FlowBroker(InMemoryBroker):
         Each is a receiver with a broker, storage adapter, result backend and middlewares of its own, on the same
         storage, as worker processes have. The block ends when all that was sent within it is done.
 
-        :raises ConfigurationError: ``count`` is not above 0, or there are workers already.
+        :raises ConfigurationError: if ``count`` is not above 0, or there are workers already.
         """
         if self._workers is not None:
             raise ConfigurationError("there are workers already: the blocks cannot be nested")
         await self.startup()
-        self._workers = Workers(self, count, self._make_storage)
+        self._workers = Workers(count, self._make_storage)
         try:
             async with self._workers:
                 yield
@@ -251,15 +413,21 @@ class FlowBroker(InMemoryBroker):
         finally:
             self._workers = None
 
-    async def _handle(self, message: BrokerMessage) -> None:
+    async def _handle(self, handler: MessageHandler, message: BrokerMessage) -> None:
         try:
+            if self._starting is not None and not self._starting.done():  # sent by what runs at startup
+                await asyncio.wrap_future(self._starting)
             if self._workers is None:
-                await self.receiver.callback(message.message, raise_err=True)
+                await handler.handle(message, self.executor)
             else:
-                await self._workers.handle(message)
+                await self._workers.handle(handler.broker, message)
         except Exception as error:  # noqa: BLE001 - taskiq logs what goes wrong around a task, and forgets it
             reason = f"ended without its result being saved: {type(error).__name__}: {error}"
             self.losses.append(Loss(message.task_name, message.task_id, reason))
+
+    def _nothing_is_left(self) -> None:
+        if left := self._deliveries.told():
+            raise StuckTasksError("nothing runs any more, and this is left to run:\n" + "\n".join(left))
 
     def _not_stored(self, lost: LostResult) -> None:
         self.losses.append(Loss(lost.task_name, lost.task_id, f"its result was not stored: {lost.reason}"))
@@ -282,12 +450,3 @@ def _says_something(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
     return task is None or not was_cancelled(task)
-
-
-class _Session:
-    """The broker's life on one event loop."""
-
-    def __init__(self, lose: Callable[[Loss], None]) -> None:
-        self.starting = asyncio.Lock()
-        self.deliveries = Deliveries(lose)
-        self.is_started = False

@@ -1,29 +1,28 @@
-"""``Deliveries``: the messages that were sent on one event loop, until each is over, and what was lost of them."""
+"""``Deliveries``: the messages that were sent, until each is over, and what was lost of them."""
 
 import asyncio
-import linecache
-import os
-import sysconfig
-from collections.abc import Callable, Coroutine, Iterator
+import concurrent.futures
+import threading
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from types import FrameType
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 from taskiq import BrokerMessage
 
 from taskiq_flow import clock
+from taskiq_flow.pytest_plugin.broker.task_loops import TaskLoop
+from taskiq_flow.pytest_plugin.broker.waiting import what_it_waits_for
 
-__all__ = ["Deliveries", "Loss", "StuckTasksError"]
+__all__ = ["Deliveries", "Delivery", "Loss", "StuckTasksError", "delay_of", "was_cancelled"]
 
-# Where the code of others lies: what a task waits for is shown in the application's own.
-_OTHERS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
 _CANCEL_GRACE = 1.0
 """Seconds that cancelled tasks have to come to their end."""
-_OURS = f"{Path(__file__).parents[2]}{os.sep}"
+_LOOP_END_TIMEOUT = 5.0
+"""Seconds for which the end of an event loop waits for what was sent from it."""
 
 
 class StuckTasksError(AssertionError):
@@ -45,91 +44,170 @@ class Loss:
 
 
 @dataclass(eq=False)
-class _Delivery:
-    """One message under way."""
+class Delivery:
+    """One message under way.
+
+    :param handle: handles the message, as a worker would.
+    :param place: where it is handled.
+    :param sender: the event loop that it was sent from, directly or by tasks, if that only sends.
+    """
 
     message: BrokerMessage
+    handle: Callable[[], Awaitable[None]]
+    place: TaskLoop
+    sender: TaskLoop | None
+    delay: float = 0.0
+    """Seconds of real time that it waits before it is handled."""
     due: int = 0
-    """When it is to run, in milliseconds on the storage clock; 0 for at once."""
-    gate: "asyncio.Future[None] | None" = None
-    """What it waits for, until the frozen clock has reached that."""
+    """When it is to be handled, in milliseconds on the storage clock; 0 for at once."""
+    is_held: bool = False
+    """Whether it waits until the frozen clock has reached that."""
     is_cancelled_here: bool = False
+    is_lingering: bool = False
+    """Whether it is over, but for what it has sent on an event loop that ends with it."""
+    task: "_DeliveryTask | None" = None
+    done: "concurrent.futures.Future[None]" = field(default_factory=concurrent.futures.Future)
+
+    def __post_init__(self) -> None:
+        self.done.set_running_or_notify_cancel()  # nobody who waits for it may cancel it
 
     def __str__(self) -> str:
         return f"{self.message.task_name} ({self.message.task_id})"
 
 
-class Deliveries:
-    """The messages that are under way on the running event loop.
+_CURRENT: "ContextVar[Delivery | None]" = ContextVar("taskiq_flow_delivery", default=None)
+"""The message that is being handled."""
 
-    :param lose: is told of each that does not come to its end; before Python 3.11 not of one that had begun when its
-        event loop ended.
+
+class Deliveries:
+    """The messages that are under way, on whichever event loop; its methods may be called from any thread.
+
+    :param lose: is told of each that does not come to its end.
+    :param another_place: returns where a message is handled whose event loop has ended meanwhile.
     """
 
-    def __init__(self, lose: Callable[[Loss], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, lose: Callable[[Loss], None], another_place: Callable[[], TaskLoop]) -> None:
         self._lose = lose
-        self._under_way: dict[asyncio.Task[None], _Delivery] = {}
-        self._is_over = False
+        self._another_place = another_place
+        self._lock = threading.Lock()
+        self._under_way: dict[Delivery, None] = {}
+        self.released = 0
+        """How many the frozen clock has let go so far."""
 
-    def start(self, message: BrokerMessage, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``, which handles ``message``: after the seconds of the label ``delay``, if it has one."""
-        if self._is_over:
-            work.close()
+    # --- under way ----------------------------------------------------------------------------------------------------
+
+    def start(
+        self, message: BrokerMessage, handle: Callable[[], Awaitable[None]], place: TaskLoop, sender: TaskLoop
+    ) -> None:
+        """Handle a message on its event loop: after the seconds of the label ``delay``, if it has one."""
+        if place.is_over:
             self._lose(_unfinished(message, "was sent after the end of the test, when nothing is run any more"))
             return
-        delivery = _Delivery(message)
-        if delay := _delay(message):
+        parent = _CURRENT.get()
+        origin = sender if not sender.runs_tasks else parent.sender if parent is not None else None
+        delivery = Delivery(message, handle, place, origin)
+        if delay := delay_of(message):
             delivery.due = clock.now_ms() + round(delay * 1000)
-            if clock.is_frozen():
-                delivery.gate = self._loop.create_future()
-        task = asyncio.ensure_future(self._deliver(delivery, delay, work))
-        self._under_way[task] = delivery
-        task.add_done_callback(partial(self._ended, work))
+            delivery.is_held = clock.is_frozen()
+            delivery.delay = 0.0 if delivery.is_held else delay
+        with self._lock:
+            self._under_way[delivery] = None
+        if not delivery.is_held:
+            self._begin(delivery)
 
-    async def _deliver(self, delivery: _Delivery, delay: float, work: Coroutine[Any, Any, None]) -> None:
-        if delivery.gate is not None:
-            await delivery.gate
-        elif delay:
-            await asyncio.sleep(delay)
-        await work
+    def _begin(self, delivery: Delivery) -> None:
+        loop = delivery.place.loop
+        if loop is _running_loop():
+            self._create_task(delivery)
+            return
+        try:
+            loop.call_soon_threadsafe(self._create_task, delivery, context=Context())
+        except RuntimeError:  # it is closed
+            self._over(delivery)
+            self._lose(_unfinished(delivery.message, "was to be run on an event loop that had ended"))
 
-    def _ended(self, work: Coroutine[Any, Any, None], task: "asyncio.Task[None]") -> None:
-        delivery = self._under_way.pop(task)
-        work.close()  # which has not begun where the task was cancelled before
-        if was_cancelled(task) and delivery.gate is None and not delivery.is_cancelled_here:
+    def _create_task(self, delivery: Delivery) -> None:
+        work = self._deliver(delivery)
+        delivery.task = _DeliveryTask(work, loop=delivery.place.loop)
+        delivery.task.add_done_callback(lambda task: self._ended(delivery, task))
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        _CURRENT.set(delivery)
+        if delivery.delay:
+            await asyncio.sleep(delivery.delay)
+            delivery.delay = 0.0
+        await delivery.handle()
+        if delivery.task is not None and delivery.task.is_asked_to_end:
+            delivery.is_lingering = True
+            with suppress(StuckTasksError):
+                await self.settle(_LOOP_END_TIMEOUT)
+
+    def _ended(self, delivery: Delivery, task: "asyncio.Task[None]") -> None:
+        if was_cancelled(task) and not delivery.is_cancelled_here:
             self._lose(_unfinished(delivery.message, "was broken off by the end of its event loop"))
+        self._over(delivery)
+
+    def _over(self, delivery: Delivery) -> None:
+        with self._lock:
+            self._under_way.pop(delivery, None)
+        delivery.done.set_result(None)
+
+    # --- the frozen clock ---------------------------------------------------------------------------------------------
 
     def clock_moved(self) -> None:
         """Let go what is due by now; called from whichever thread moved the clock."""
         now = clock.now_ms()
-        for delivery in list(self._under_way.values()):
-            if delivery.gate is not None and delivery.due <= now and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(_let_go, delivery)
+        for delivery in self._all():
+            if delivery.is_held and delivery.due <= now:
+                delivery.is_held = False
+                self.released += 1
+                if delivery.place.is_over or delivery.place.loop.is_closed():
+                    delivery.place = self._another_place()
+                self._begin(delivery)
 
     def next_due(self) -> int | None:
         """Return when the first of those that wait for the frozen clock is due, in milliseconds; None without any."""
-        return min((delivery.due for delivery in self._held()), default=None)
+        return min((delivery.due for delivery in self._all() if delivery.is_held), default=None)
 
-    async def settle(self, timeout: float | None = None) -> None:
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    async def settle(self, timeout: float | None = None, sender: TaskLoop | None = None) -> None:
         """Wait until nothing runs any more, what running tasks send included; but for what waits for the frozen clock.
 
         :param timeout: seconds of real time.
-        :raises StuckTasksError: something still runs after that.
+        :param sender: an event loop; wait for what was sent from it, and do not wait for delays.
+        :raises StuckTasksError: if something still runs after that.
         """
+        here, me = asyncio.get_running_loop(), asyncio.current_task()
         with anyio.move_on_after(timeout) as scope:
-            while running := self._running():
-                await asyncio.wait(running)
+            while running := [each for each in self._running(sender) if me is None or each.task is not me]:
+                await _wait(running, here)
                 await asyncio.sleep(0)  # callbacks of what has just ended, which may have sent more
         if scope.cancelled_caught:
-            raise StuckTasksError(f"after {timeout:g} s there still run\n" + "\n".join(self.told()))
+            raise self._stuck(timeout)
+
+    def settle_sync(self, timeout: float) -> None:
+        """Wait as :meth:`settle` does, in a thread that runs no event loop.
+
+        :raises StuckTasksError: if something still runs after that.
+        """
+        deadline = time.monotonic() + timeout
+        while running := self._running():
+            left = concurrent.futures.wait([delivery.done for delivery in running], timeout).not_done
+            if left or (time.monotonic() > deadline and self._running()):
+                raise self._stuck(timeout)
+
+    async def wait_for_those_of(self, sender: TaskLoop, timeout: float) -> None:
+        """Wait, at the end of an event loop that only sends, for what was sent from it; then it goes on without it."""
+        with suppress(StuckTasksError):
+            await self.settle(min(timeout, _LOOP_END_TIMEOUT), sender)
 
     def told(self) -> list[str]:
         """Return a line for each message under way, that says what it waits for."""
-        return [f"  {delivery} {_what_it_waits_for(task, delivery)}" for task, delivery in self._under_way.items()]
+        return [f"  {delivery} {_what_it_waits_for(delivery)}" for delivery in self._all()]
 
-    async def end(self, timeout: float) -> None:
-        """Wait until nothing runs any more, what running tasks send included, and cancel what is left then.
+    async def end(self, place: TaskLoop, timeout: float) -> None:
+        """Wait until nothing runs any more, and cancel what is left then on the running event loop.
 
         What waits for the frozen clock has not begun, and is not lost.
 
@@ -137,43 +215,59 @@ class Deliveries:
         """
         with suppress(StuckTasksError):
             await self.settle(timeout)
-        self._is_over = True  # what is cancelled may send something yet: a chain without an end must have one
-        for task, delivery in self._under_way.items():
-            if delivery.gate is None and not delivery.is_cancelled_here:
+        place.is_over = True  # what is cancelled may send something yet: a chain without an end must have one
+        left = [delivery for delivery in self._all() if delivery.place is place and not delivery.is_held]
+        for delivery in left:
+            if not delivery.is_cancelled_here:
                 reason = f"was still running at the end of the test and {timeout:g} s later, and "
-                self._lose(_unfinished(delivery.message, reason + _what_it_waits_for(task, delivery)))
+                self._lose(_unfinished(delivery.message, reason + _what_it_waits_for(delivery)))
             delivery.is_cancelled_here = True
-            task.cancel()
-        if self._under_way:
-            await asyncio.wait([*self._under_way], timeout=_CANCEL_GRACE)
+            if delivery.task is not None:
+                delivery.task.cancel()
+        if tasks := [delivery.task for delivery in left if delivery.task is not None]:
+            await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
 
-    def _held(self) -> list[_Delivery]:
-        return [delivery for delivery in self._under_way.values() if delivery.gate is not None]
+    def _all(self) -> list[Delivery]:
+        with self._lock:
+            return list(self._under_way)
 
-    def _running(self) -> "list[asyncio.Task[None]]":
-        here = asyncio.current_task()
-        return [task for task, delivery in self._under_way.items() if delivery.gate is None and task is not here]
+    def _running(self, sender: TaskLoop | None = None) -> list[Delivery]:
+        running = [delivery for delivery in self._all() if not delivery.is_held and not delivery.is_lingering]
+        if sender is None:
+            return running
+        return [delivery for delivery in running if delivery.sender is sender and not delivery.delay]
+
+    def _stuck(self, timeout: float | None) -> StuckTasksError:
+        return StuckTasksError(f"after {timeout:g} s there still run\n" + "\n".join(self.told()))
 
 
-def was_cancelled(task: "asyncio.Task[None]") -> bool:
-    """Return whether somebody cancelled a task, or nearly: before Python 3.11 it must have obeyed.
+class _DeliveryTask(asyncio.Task[None]):
+    """A task that the end of its event loop waits for, for some time, instead of cancelling it.
 
-    taskiq does not: it makes an error result of a cancellation, and goes on.
+    ``asyncio.run`` cancels whatever runs when its coroutine has ended, and then waits for it. A worker would go on.
     """
-    return task.cancelled() or bool(getattr(task, "cancelling", lambda: 0)())
+
+    is_asked_to_end = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        loop = self.get_loop()
+        if loop.is_running() or self.done():
+            return super().cancel(msg)
+        if not self.is_asked_to_end:
+            self.is_asked_to_end = True
+            loop.call_later(_LOOP_END_TIMEOUT, super().cancel)
+        return False
 
 
-def _unfinished(message: BrokerMessage, reason: str) -> Loss:
-    return Loss(message.task_name, message.task_id, reason, is_unfinished=True)
+def was_cancelled(task: "asyncio.Task[Any]") -> bool:
+    """Return whether somebody cancelled a task, whatever it made of that.
+
+    taskiq makes an error result of a cancellation, and goes on.
+    """
+    return task.cancelled() or task.cancelling() > 0
 
 
-def _let_go(delivery: _Delivery) -> None:
-    if delivery.gate is not None and not delivery.gate.done():
-        delivery.gate.set_result(None)
-        delivery.gate = None
-
-
-def _delay(message: BrokerMessage) -> float:
+def delay_of(message: BrokerMessage) -> float:
     """Return the seconds of the label ``delay``: what taskiq's retries ask for; 0 where there is none."""
     try:
         return max(0.0, float(message.labels.get("delay", 0)))
@@ -181,29 +275,29 @@ def _delay(message: BrokerMessage) -> float:
         return 0.0
 
 
-def _what_it_waits_for(task: "asyncio.Task[None]", delivery: _Delivery) -> str:
-    if delivery.gate is not None:
+async def _wait(deliveries: list[Delivery], here: asyncio.AbstractEventLoop) -> None:
+    """Wait until all of these are over, whose tasks may be on other event loops."""
+    tasks = [each.task for each in deliveries if each.task is not None and each.place.loop is here]
+    others = [asyncio.wrap_future(each.done) for each in deliveries if each.task is None or each.place.loop is not here]
+    try:
+        await asyncio.wait([*tasks, *others])
+    finally:
+        for other in others:
+            other.cancel()  # else they would wake this event loop when it has long been closed
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _unfinished(message: BrokerMessage, reason: str) -> Loss:
+    return Loss(message.task_name, message.task_id, reason, is_unfinished=True)
+
+
+def _what_it_waits_for(delivery: Delivery) -> str:
+    if delivery.is_held:
         return f"waits for {clock.from_ms(delivery.due).isoformat()} on the frozen clock: move it with advance()"
-    frames = [
-        frame for frame in _suspended(task.get_coro()) if not frame.f_code.co_filename.startswith((*_OTHERS, _OURS))
-    ]
-    if not frames:  # what is seen is taskiq, which waits for a thread or has not begun
-        return "runs in a thread, or is about to begin"
-    where = frames[-1]
-    file, line = where.f_code.co_filename, where.f_lineno
-    shown = linecache.getline(file, line).strip()
-    return f"waits in {where.f_code.co_name} ({_short(file)}:{line}): {shown}"
-
-
-def _suspended(coroutine: Any) -> Iterator[FrameType]:
-    """Yield the frames of a suspended coroutine and of what it awaits, the outermost first."""
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None:
-            yield frame
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-
-
-def _short(file: str) -> str:
-    here = f"{Path.cwd()}{os.sep}"
-    return file.removeprefix(here)
+    return what_it_waits_for(delivery.task)

@@ -4,75 +4,82 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskiq import AsyncBroker, BrokerMessage, TaskiqMiddleware
-from taskiq.receiver import Receiver
 
 from taskiq_flow.cache import StorageCacheAdapter
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
+from taskiq_flow.pytest_plugin.broker.handlers import SYNC_TASK_THREADS, MessageHandler
 from taskiq_flow.result_backend import StorageResultBackend
 from taskiq_flow.storage.base import BaseStorageAdapter
 
-if TYPE_CHECKING:
-    from taskiq_flow.pytest_plugin.broker import FlowBroker
-
 __all__ = ["Workers"]
-
-_SYNC_TASK_THREADS = 4
-_MAX_ASYNC_TASKS = 100  # as many as `taskiq worker` runs at once
 
 
 class Workers:
-    """Workers on the storage of a ``FlowBroker``; an asynchronous context manager, within which they work.
+    """Workers for the messages of a test's brokers; an asynchronous context manager, within which they work.
 
-    :param flow: whose messages they handle.
     :param count: how many workers.
-    :param make_storage: makes an adapter on the storage, for each.
-    :raises ConfigurationError: ``count`` is not above 0.
+    :param make_storage: makes an adapter on the test's storage, for each.
+    :raises ConfigurationError: if ``count`` is not above 0.
     """
 
-    def __init__(self, flow: "FlowBroker", count: int, make_storage: Callable[[], BaseStorageAdapter]) -> None:
+    def __init__(self, count: int, make_storage: Callable[[], BaseStorageAdapter]) -> None:
         if count < 1:
             raise ConfigurationError(f"workers({count!r}): there must be at least one")
-        self._workers = [_Worker(flow, make_storage()) for _ in range(count)]
+        self._workers = [_Worker(make_storage()) for _ in range(count)]
         self._turns = cycle(self._workers)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> None:
         for worker in self._workers:
             self._stack.push_async_callback(worker.shutdown)
-            await worker.startup()
 
     async def __aexit__(self, *details: Any) -> None:
         await self._stack.__aexit__(*details)
 
-    async def handle(self, message: BrokerMessage) -> None:
-        """Let the next worker handle a message.
+    async def handle(self, broker: AsyncBroker, message: BrokerMessage) -> None:
+        """Let the next worker handle a message that was sent to a broker.
 
         :raises Exception: what went wrong while its result was saved.
         """
-        await next(self._turns).receiver.callback(message.message, raise_err=True)
+        await next(self._turns).handle(broker, message)
 
 
-class _Worker(AsyncBroker):
-    """A worker's broker: it knows the same tasks and sends to the same queue, and shares no connection."""
+class _Worker:
+    """What a worker process has of its own: connections, threads, and middlewares that use a storage."""
 
-    def __init__(self, flow: "FlowBroker", storage: BaseStorageAdapter) -> None:
+    def __init__(self, storage: BaseStorageAdapter) -> None:
+        self._storage = storage
+        self._executor = ThreadPoolExecutor(SYNC_TASK_THREADS)
+        self._handlers: dict[int, MessageHandler] = {}
+
+    async def handle(self, broker: AsyncBroker, message: BrokerMessage) -> None:
+        if (handler := self._handlers.get(id(broker))) is None:
+            handler = self._handlers[id(broker)] = MessageHandler(_WorkerBroker(broker, self._storage))
+        await handler.handle(message, self._executor)
+
+    async def shutdown(self) -> None:
+        await self._storage.aclose()
+        self._executor.shutdown()
+
+
+class _WorkerBroker(AsyncBroker):
+    """A worker's broker: with what another has, and sending to its queue, but with connections of its own."""
+
+    def __init__(self, broker: AsyncBroker, storage: BaseStorageAdapter) -> None:
         super().__init__()
         self.is_worker_process = True
-        self._flow = flow
+        self._broker = broker
         self._storage = storage
-        self.serializer, self.formatter = flow.serializer, flow.formatter
-        self.event_handlers = flow.event_handlers
-        self.custom_dependency_context = dict(flow.custom_dependency_context)
-        self.dependency_overrides = flow.dependency_overrides
-        own_results = isinstance(flow.result_backend, StorageResultBackend)
-        self.result_backend: Any = StorageResultBackend(storage) if own_results else flow.result_backend
-        self.middlewares = [self._own(middleware) for middleware in flow.middlewares]
-        self._executor = ThreadPoolExecutor(_SYNC_TASK_THREADS)
-        self.receiver = Receiver(self, self._executor, max_async_tasks=_MAX_ASYNC_TASKS)
+        self.serializer, self.formatter, self.state = broker.serializer, broker.formatter, broker.state
+        self.custom_dependency_context = dict(broker.custom_dependency_context)
+        self.dependency_overrides = broker.dependency_overrides
+        is_ours = type(broker.result_backend) is StorageResultBackend
+        self.result_backend: Any = StorageResultBackend(storage) if is_ours else broker.result_backend
+        self.middlewares = [self._own(middleware) for middleware in broker.middlewares]
 
     def _own(self, middleware: TaskiqMiddleware) -> TaskiqMiddleware:
         """Return this worker's own where a middleware uses a storage; others, which do not, may serve all workers."""
@@ -89,15 +96,10 @@ class _Worker(AsyncBroker):
         return own
 
     def find_task(self, task_name: str) -> Any:
-        return self._flow.find_task(task_name)
+        return self._broker.find_task(task_name)
 
     async def kick(self, message: BrokerMessage) -> None:
-        await self._flow.kick(message)
+        await self._broker.kick(message)
 
     def listen(self) -> AsyncGenerator[bytes, None]:
         raise RuntimeError("this worker is handed its messages")
-
-    async def shutdown(self) -> None:
-        await super().shutdown()
-        await self._storage.aclose()
-        self._executor.shutdown()

@@ -31,4 +31,4 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "Server", "ServerKind", "ServerPool", "ServerSettings", "ServerUnavailable"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(__name__, {"ServerPool": f"{__name__}.pool"})
+    __getattr__ = lazy_names(__name__, {"ServerPool": f"{__name__}.pool"})

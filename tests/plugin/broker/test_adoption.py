@@ -1,55 +1,41 @@
-"""``adopt``: an application's own broker runs its tasks on the test's broker, and is as it was in the end."""
+"""``adopt``: an application's brokers run their tasks in the test, stay themselves, and are as they were in the end."""
 
 import asyncio
+import json
 import re
-from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any
 
 import pytest
 from taskiq import (
     AsyncBroker,
     BrokerMessage,
+    Context,
+    InMemoryBroker,
     SendTaskError,
+    SmartRetryMiddleware,
     TaskiqDepends,
     TaskiqEvents,
     TaskiqMessage,
     TaskiqMiddleware,
+    TaskiqScheduler,
     TaskiqState,
+    async_shared_broker,
 )
+from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.brokers.inmemory_broker import InmemoryResultBackend
-from taskiq.serializers import JSONSerializer
+from taskiq.brokers.shared_broker import AsyncSharedBroker
+from taskiq.serializers import JSONSerializer, PickleSerializer
 
+from taskiq_flow.clock import FrozenClock
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, StorageMiddleware
 from taskiq_flow.pipeline import Pipeline
 from taskiq_flow.pytest_plugin.broker import FlowBroker
-from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter, StorageEntry
+from taskiq_flow.storage import BaseStorageAdapter
+from tests.plugin.broker.application import Noted, ProductionBroker, ProductionStorage, ReachedError
 
-
-class Elsewhere(AsyncBroker):
-    """An application's broker, which a test must not reach."""
-
-    async def kick(self, message: BrokerMessage) -> None:
-        raise AssertionError("sent to production")
-
-    def listen(self) -> AsyncGenerator[bytes, None]:
-        raise AssertionError("listening in production")
-
-
-class Production(InMemoryStorageAdapter):
-    """An application's storage, which a test must not reach."""
-
-    async def set_entry(self, entry: StorageEntry) -> None:
-        raise AssertionError("stored in production")
-
-
-class Noted(TaskiqMiddleware):
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent: list[str] = []
-
-    def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
-        self.sent.append(message.task_name)
-        return message
+ON_MEMORY = pytest.mark.storage_backends("memory")
 
 
 class Service:
@@ -59,9 +45,9 @@ class Service:
 
 noted = Noted()
 theirs = (
-    Elsewhere()
+    ProductionBroker()
     .with_result_backend(InmemoryResultBackend())
-    .with_middlewares(StorageMiddleware(Production()), noted, PipelineMiddleware())
+    .with_middlewares(StorageMiddleware(ProductionStorage()), noted, PipelineMiddleware())
 )
 theirs.add_dependency_context({Service: Service("theirs")})
 
@@ -84,7 +70,7 @@ async def shout(text: str) -> str:
 
 
 async def test_an_adopted_broker_sends_here(flow_broker: FlowBroker, storage_adapter: BaseStorageAdapter) -> None:
-    noted.sent.clear()
+    noted.seen.clear()
     flow_broker.adopt(theirs)
     await theirs.startup()
     pipeline = Pipeline(theirs, greet).call_next(shout)
@@ -93,8 +79,8 @@ async def test_an_adopted_broker_sends_here(flow_broker: FlowBroker, storage_ada
     await flow_broker.drain()
     await theirs.shutdown()
     assert len(await storage_adapter.keys(f"pipeline:{pipeline.pipeline_id}:*")) == 2
-    assert noted.sent == ["theirs:greet", "theirs:shout"]
-    kinds = [type(middleware) for middleware in flow_broker.middlewares]
+    assert noted.seen == ["sends theirs:greet", "runs theirs:greet", "sends theirs:shout", "runs theirs:shout"]
+    kinds = [type(middleware) for middleware in theirs.middlewares]
     assert kinds == [StorageMiddleware, Noted, PipelineMiddleware, CacheMiddleware], "in their places"
 
 
@@ -106,45 +92,408 @@ async def test_dependencies_are_overridden_in_one_test_only(flow_broker: FlowBro
     assert result.return_value in {"hello world from the test, True", "hello world from theirs, True"}
 
 
-@pytest.mark.storage_backends("memory")
-def test_in_the_end_it_is_as_it_was(flow_broker: FlowBroker) -> None:
-    before, middlewares = dict(vars(theirs)), list(theirs.middlewares)
+def everything_of(broker: AsyncBroker) -> dict[str, Any]:
+    """Return what a broker has, and what its containers hold."""
+    held = {name: list(value) for name, value in vars(broker).items() if isinstance(value, list | dict)}
+    return {"class": type(broker), **vars(broker), **{f"{name}'s": value for name, value in held.items()}}
+
+
+@ON_MEMORY
+def test_in_the_end_a_broker_is_as_it_was(flow_broker: FlowBroker) -> None:
+    before, handlers = everything_of(theirs), {event: list(those) for event, those in theirs.event_handlers.items()}
 
     async def scenario() -> None:
         await (await greet.kiq("world")).wait_result(check_interval=0.001, timeout=5)
 
     flow_broker.adopt(theirs)
+    theirs.dependency_overrides[Service] = lambda: Service("the test")
+    theirs.add_event_handler(TaskiqEvents.CLIENT_STARTUP, connect)
     asyncio.run(scenario())
-    assert vars(theirs) != before
+    assert isinstance(theirs, ProductionBroker)
+    assert theirs.is_worker_process
+    assert theirs.state.connected
     flow_broker.close_from_outside()
-    assert vars(theirs) == before
-    assert theirs.middlewares == middlewares
-    assert all(middleware.broker is theirs for middleware in middlewares)
+    assert everything_of(theirs) == before
+    assert {event: those for event, those in theirs.event_handlers.items() if those} == handlers
+    assert not theirs.state
+    assert not theirs.dependency_overrides
+    assert all(middleware.broker is theirs for middleware in theirs.middlewares)
     with pytest.raises(SendTaskError) as caught:
         asyncio.run(scenario())
-    assert "sent to production" in str(caught.value.__cause__)
+    assert isinstance(caught.value.__cause__, ReachedError)
 
 
-@pytest.mark.storage_backends("memory")
+@ON_MEMORY
 def test_adoptions_that_cannot_be(flow_broker: FlowBroker) -> None:
-    class Other(JSONSerializer):
-        pass
-
-    for thing in ("newsletter.broker:broker", pytest, Elsewhere):
-        with pytest.raises(
-            TypeError, match=rf"was given {re.escape(repr(thing))}, a \w+: it wants a taskiq AsyncBroker"
-        ):
-            flow_broker.adopt(thing)  # type: ignore[arg-type]
+    for thing in ("newsletter.broker:broker", pytest, ProductionBroker, None):
+        with pytest.raises(TypeError, match=rf"was given {re.escape(repr(thing))}, a \w+: it wants objects of taskiq"):
+            flow_broker.adopt(theirs, thing)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="was given nothing"):
+        flow_broker.adopt()
+    assert type(theirs) is ProductionBroker, "nothing was adopted"
     flow_broker.adopt(theirs)
     for broker in (theirs, flow_broker):
         with pytest.raises(ConfigurationError, match="adopted already"):
             flow_broker.adopt(broker)
-    with pytest.raises(ConfigurationError, match="writes messages with Other and ProxyFormatter"):
-        flow_broker.adopt(Elsewhere().with_serializer(Other()))
 
     async def scenario() -> None:
         await greet.kiq("world")
         with pytest.raises(ConfigurationError, match="before the first task is sent"):
-            flow_broker.adopt(Elsewhere())
+            flow_broker.adopt(ProductionBroker())
 
     asyncio.run(scenario())
+
+
+# --- two brokers ------------------------------------------------------------------------------------------------------
+
+
+def two_brokers(*middlewares: TaskiqMiddleware) -> tuple[AsyncBroker, AsyncBroker]:
+    """Return two brokers with one middleware each."""
+    one, two = (ProductionBroker().with_middlewares(middleware) for middleware in middlewares)
+    return one, two
+
+
+@ON_MEMORY
+async def test_a_message_meets_the_middlewares_of_its_broker(flow_broker: FlowBroker) -> None:
+    seen: list[str] = []
+    one, two = two_brokers(Noted("one ", seen), Noted("two ", seen))
+    tasks = [broker.register_task(lambda: None, task_name=name) for name, broker in (("a", one), ("b", two))]
+    flow_broker.add_middlewares(Noted("test ", seen))
+    flow_broker.adopt(one, two)
+    for task in tasks:
+        await task.kiq()
+    await flow_broker.drain()
+    assert sorted(seen) == ["one runs a", "one sends a", "two runs b", "two sends b"]
+
+
+@ON_MEMORY
+async def test_one_middleware_of_two_brokers_sees_each_message_once(flow_broker: FlowBroker) -> None:
+    shared = Noted()
+    one, two = two_brokers(shared, shared)
+    tasks = [broker.register_task(lambda: None, task_name=name) for name, broker in (("a", one), ("b", two))]
+    flow_broker.adopt(one)
+    flow_broker.adopt(two)
+    for task in tasks:
+        await task.kiq()
+    await flow_broker.drain()
+    assert sorted(shared.seen) == ["runs a", "runs b", "sends a", "sends b"]
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("kind", ["of one broker", "of its own each", "shared"])
+async def test_retries_of_two_brokers_do_not_multiply(
+    flow_broker: FlowBroker, frozen_clock: FrozenClock, kind: str
+) -> None:
+    def retry() -> SmartRetryMiddleware:
+        return SmartRetryMiddleware(default_retry_count=5, default_retry_label=True, default_delay=1, use_jitter=True)
+
+    shared = retry()
+    middlewares = {"of one broker": [retry()], "of its own each": [retry(), retry()], "shared": [shared, shared]}[kind]
+    brokers = [ProductionBroker().with_middlewares(each) for each in middlewares]
+    runs: list[int] = []
+
+    @brokers[0].task(task_name="fails")
+    async def fails() -> None:
+        runs.append(1)
+        raise ValueError
+
+    flow_broker.adopt(*brokers)
+    await fails.kiq()
+    await frozen_clock.advance(100)
+    assert len(runs) == 5
+
+
+@ON_MEMORY
+async def test_a_name_means_the_task_of_the_broker_that_sent_it(flow_broker: FlowBroker) -> None:
+    brokers = [ProductionBroker(), ProductionBroker(), flow_broker]
+    ran: list[int] = []
+    tasks = [
+        broker.register_task(lambda number=number: ran.append(number), task_name="same")
+        for number, broker in enumerate(brokers)
+    ]
+    flow_broker.adopt(*brokers[:2])
+    for task in reversed(tasks):
+        await task.kiq()
+        await flow_broker.drain()
+    assert ran == [2, 1, 0]
+
+
+class Shouting(TaskiqFormatter):
+    """A format of an application's own."""
+
+    def dumps(self, message: TaskiqMessage) -> BrokerMessage:
+        text = json.dumps(message.model_dump(mode="json"))
+        return BrokerMessage(
+            task_id=message.task_id, task_name=message.task_name, message=b"!" + text.encode(), labels=message.labels
+        )
+
+    def loads(self, message: bytes) -> TaskiqMessage:
+        assert message.startswith(b"!")
+        return TaskiqMessage.model_validate_json(message[1:])
+
+
+@ON_MEMORY
+async def test_each_broker_has_its_own_serializer_formatter_and_ids(flow_broker: FlowBroker) -> None:
+    pickling = ProductionBroker().with_serializer(PickleSerializer()).with_id_generator(lambda: "pickled")
+    shouting = ProductionBroker().with_formatter(Shouting()).with_id_generator(lambda: "shouted")
+    plain = ProductionBroker().with_serializer(JSONSerializer())
+    ran: list[Any] = []
+
+    def note(number: int) -> None:
+        ran.append(number)
+
+    tasks = [broker.register_task(note, task_name="note") for broker in (pickling, shouting, plain)]
+    flow_broker.adopt(pickling, shouting, plain)
+    sent = [await task.kiq(number) for number, task in enumerate(tasks)]
+    await flow_broker.drain()
+    assert sorted(ran) == [0, 1, 2]
+    assert [task.task_id for task in sent[:2]] == ["pickled", "shouted"]
+
+
+@ON_MEMORY
+async def test_each_broker_has_its_own_state_and_dependencies(flow_broker: FlowBroker) -> None:
+    brokers = []
+    for name in ("one", "two"):
+        broker = ProductionBroker()
+        broker.add_dependency_context({Service: Service(name)})
+
+        @broker.on_event(TaskiqEvents.CLIENT_STARTUP)
+        def connect(state: TaskiqState, name: str = name) -> None:
+            state.name = f"state of {name}"
+
+        @broker.task(task_name="which")
+        async def which(
+            service: Service = TaskiqDepends(Service),
+            state: TaskiqState = TaskiqDepends(TaskiqState),
+            context: Context = TaskiqDepends(),
+        ) -> list[Any]:
+            return [service.name, state.name, context.broker.is_worker_process]
+
+        brokers.append(broker)
+    flow_broker.adopt(*brokers)
+    for broker, name in zip(brokers, ("one", "two"), strict=True):
+        task = broker.find_task("which")
+        assert task is not None
+        sent = await task.kiq()
+        await flow_broker.drain()
+        assert (await sent.get_result()).return_value == [name, f"state of {name}", True]
+
+
+# --- as a worker ------------------------------------------------------------------------------------------------------
+
+
+def noting(events: list[str], event: str, _state: TaskiqState) -> None:
+    events.append(event)
+
+
+@ON_MEMORY
+def test_handlers_run_once_each_however_often_it_is_started(flow_broker: FlowBroker) -> None:
+    broker = ProductionBroker()
+    events: list[str] = []
+    for event in (
+        TaskiqEvents.CLIENT_STARTUP,
+        TaskiqEvents.WORKER_STARTUP,
+        TaskiqEvents.CLIENT_SHUTDOWN,
+        TaskiqEvents.WORKER_SHUTDOWN,
+    ):
+        broker.add_event_handler(event, partial(noting, events, event.value))
+    work = broker.register_task(lambda: events.append("work"), task_name="work")
+
+    async def scenario() -> None:
+        await broker.startup()
+        await work.kiq()
+        await broker.startup()
+        await flow_broker.drain()
+        await broker.shutdown()
+
+    flow_broker.adopt(broker)
+    asyncio.run(scenario())
+    asyncio.run(scenario())
+    started = [TaskiqEvents.CLIENT_STARTUP.value, TaskiqEvents.WORKER_STARTUP.value]
+    assert events == [*started, "work", "work"]
+    flow_broker.close_from_outside()
+    assert events[4:] == [TaskiqEvents.CLIENT_SHUTDOWN.value, TaskiqEvents.WORKER_SHUTDOWN.value]
+
+
+@ON_MEMORY
+async def test_a_startup_may_start_its_broker_and_send(flow_broker: FlowBroker) -> None:
+    broker, ran = ProductionBroker(), []
+
+    @broker.task(task_name="work")
+    def work(when: str) -> None:
+        ran.append(when)
+
+    @broker.on_event(TaskiqEvents.WORKER_STARTUP)
+    async def starting(_state: TaskiqState) -> None:
+        await broker.startup()
+        await work.kiq("at startup")
+        assert ran == [], "a worker begins when it has started"
+
+    flow_broker.adopt(broker)
+    await work.kiq("later")
+    await flow_broker.drain()
+    assert sorted(ran) == ["at startup", "later"]
+
+
+@ON_MEMORY
+async def test_methods_that_an_application_overrides_still_run(flow_broker: FlowBroker) -> None:
+    calls: list[str] = []
+
+    class Own(ProductionBroker):
+        async def startup(self) -> None:
+            calls.append("startup")
+            await super().startup()
+
+        async def kick(self, message: BrokerMessage) -> None:
+            calls.append(f"kick {message.task_name}")
+            await super().kick(message)
+
+    # What an application wrote on top of a library's class runs; here, the first of its own classes is the library.
+    broker = Own()
+    work = broker.register_task(lambda: calls.append("work"), task_name="work")
+    flow_broker.adopt(broker)
+    await work.kiq()
+    await flow_broker.drain()
+    assert calls == ["kick work", "startup", "work"]
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("whose", ["adopted", "test"])
+async def test_in_place_a_task_is_over_when_it_is_sent(flow_broker: FlowBroker, whose: str) -> None:
+    broker: AsyncBroker = InMemoryBroker(await_inplace=True) if whose == "adopted" else ProductionBroker()
+    ran: list[str] = []
+
+    @broker.task(task_name="inner")
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        ran.append("inner")
+
+    @broker.task(task_name="outer")
+    async def outer() -> None:
+        await inner.kiq()
+        ran.append("outer")
+
+    flow_broker.adopt(broker)
+    flow_broker.await_inplace = whose == "test"
+    task = await outer.kiq()
+    assert ran == ["inner", "outer"]
+    assert not (await task.get_result()).is_err
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("has_default", [False, True])
+async def test_shared_tasks_run_on_the_broker_that_they_are_shared_with(
+    flow_broker: FlowBroker, has_default: bool
+) -> None:
+    shared, seen = AsyncSharedBroker(), Noted()
+    broker = ProductionBroker().with_middlewares(seen)
+    if has_default:
+        shared.default_broker(broker)
+
+    @shared.task(task_name="shared:double")
+    async def double(number: int) -> int:
+        return 2 * number
+
+    try:
+        flow_broker.adopt(shared)
+        task = await double.kiq(4)
+        await flow_broker.drain()
+        assert (await task.get_result()).return_value == 8
+        assert seen.seen == (["sends shared:double", "runs shared:double"] if has_default else [])
+    finally:
+        AsyncBroker.global_task_registry.pop("shared:double")
+
+
+@ON_MEMORY
+def test_a_shared_broker_has_its_default_again(flow_broker: FlowBroker) -> None:
+    flow_broker.adopt(async_shared_broker)
+    assert async_shared_broker._default_broker is flow_broker
+    flow_broker.close_from_outside()
+    assert async_shared_broker._default_broker is None
+
+
+@ON_MEMORY
+async def test_workers_share_the_messages_of_adopted_brokers(flow_broker: FlowBroker) -> None:
+    seen: list[str] = []
+    one, two = two_brokers(Noted("one ", seen), Noted("two ", seen))
+    used: set[int] = set()
+
+    async def where(context: Context = TaskiqDepends()) -> None:
+        used.add(id(context.broker))
+
+    tasks = [broker.register_task(where, task_name="where") for broker in (one, two)]
+    flow_broker.adopt(one, two)
+    async with flow_broker.workers(2):
+        for _ in range(2):
+            for task in tasks:
+                await task.kiq()
+                await task.kiq()
+    assert len(used) == 4, "two workers, each with a broker for each"
+    assert sorted(set(seen)) == ["one runs where", "one sends where", "two runs where", "two sends where"]
+    assert len(seen) == 16
+
+
+# --- leaving middlewares out ------------------------------------------------------------------------------------------
+
+
+class Reporting(Noted):
+    """Calls somebody outside."""
+
+
+class ReportingMore(Reporting):
+    """Calls more of them."""
+
+
+@ON_MEMORY
+async def test_middlewares_are_left_out_by_class(flow_broker: FlowBroker) -> None:
+    middlewares = [Reporting(), ReportingMore(), Noted()]
+    broker = ProductionBroker().with_middlewares(*middlewares)
+    flow_broker.adopt(broker, without=[Reporting])
+    task = broker.register_task(lambda: None, task_name="work")
+    await task.kiq()
+    await flow_broker.drain()
+    assert [middleware.seen for middleware in middlewares] == [[], [], ["sends work", "runs work"]]
+
+
+@ON_MEMORY
+def test_classes_that_match_no_middleware_are_refused(flow_broker: FlowBroker) -> None:
+    broker = ProductionBroker().with_middlewares(Noted())
+    for option in ("without", "keeping"):
+        with pytest.raises(ConfigurationError, match=rf"{option}=\[Reporting\]\) matches no middleware.*: Noted"):
+            flow_broker.adopt(broker, **{option: [Reporting]})
+        with pytest.raises(TypeError, match="wants classes of middlewares"):
+            flow_broker.adopt(broker, **{option: [Noted()]})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="to leave out and to keep Noted"):
+        flow_broker.adopt(broker, without=[Noted], keeping=[Noted])
+    assert type(broker) is ProductionBroker, "nothing was adopted"
+
+
+@ON_MEMORY
+def test_those_that_report_to_the_outside_are_left_out_unless_kept(flow_broker: FlowBroker) -> None:
+    admin = pytest.importorskip("taskiq.middlewares.taskiq_admin_middleware").TaskiqAdminMiddleware
+
+    class Own(admin):  # type: ignore[misc, valid-type]  # what is imported like this has no type
+        """An application's own."""
+
+    def broker() -> AsyncBroker:
+        made: AsyncBroker = ProductionBroker().with_middlewares(admin("http://dashboard.example", "token"))
+        made.add_middlewares(Own("http://dashboard.example", "token"))
+        return made
+
+    left_out, kept, own_kept, by_scheduler = broker(), broker(), broker(), broker()
+    flow_broker.adopt(left_out)
+    flow_broker.adopt(kept, keeping=[admin])
+    flow_broker.adopt(own_kept, keeping=[Own])
+    flow_broker.adopt(TaskiqScheduler(by_scheduler, []))
+    flow_broker.adopt(by_scheduler, keeping=[admin])
+    flow_broker.adopt(TaskiqScheduler(kept, []))
+
+    def reporting(broker: AsyncBroker) -> list[type]:
+        return [type(middleware) for middleware in broker.middlewares if isinstance(middleware, admin)]
+
+    assert [reporting(each) for each in (left_out, kept, own_kept, by_scheduler)] == [
+        [],
+        [admin, Own],
+        [Own],
+        [admin, Own],
+    ]
