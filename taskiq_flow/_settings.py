@@ -1,8 +1,8 @@
 """Variables that are settings, in the environment and in ``.env`` files, and those that are not understood."""
 
 import difflib
+import inspect
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
@@ -87,10 +87,10 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def warn(message: str) -> None:
     """Warn of a setting, at the line outside of this package that asked for it."""
-    level, frame = 1, sys._getframe(0)
-    while _is_ours(frame) and frame.f_back is not None:
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, ConfigurationWarning, stacklevel=level)
+    warnings.warn(message, ConfigurationWarning, stacklevel=level + 1)
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -27,7 +27,7 @@ class SwallowsErrorsOnSet(RedisStorageAdapter):
 class RawDriverErrors(RedisStorageAdapter):
     """The driver's errors reach the caller."""
 
-    def _translated(self, error: Exception, doing: str) -> None:
+    def _diagnosed(self, error: Exception) -> None:
         return None
 
 
