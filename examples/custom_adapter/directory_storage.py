@@ -1,4 +1,4 @@
-"""A storage adapter of one's own: a directory of files, with just the six methods that an adapter must have.
+"""A custom storage adapter: a directory of files, with just the six methods that an adapter must have.
 
 A file is two lines, so that a person can read it::
 

@@ -1,4 +1,4 @@
-"""The contract suite on an adapter of one's own: this is all it takes."""
+"""The contract suite on a custom adapter: this is all it takes."""
 
 from collections.abc import Callable
 from pathlib import Path
