@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.faults import StorageFaults as StorageFaults
     from taskiq_flow.pytest_plugin.stores.base import StorageBackend as StorageBackend
     from taskiq_flow.pytest_plugin.stores.base import StorageKind as StorageKind
-    from taskiq_flow.pytest_plugin.typing import MakeCacheAdapter as MakeCacheAdapter
-    from taskiq_flow.pytest_plugin.typing import MakeStorageAdapter as MakeStorageAdapter
+    from taskiq_flow.pytest_plugin.protocols import MakeCacheAdapter as MakeCacheAdapter
+    from taskiq_flow.pytest_plugin.protocols import MakeStorageAdapter as MakeStorageAdapter
 
 __all__ = [
     "CacheAdapterContract",
@@ -61,8 +61,8 @@ if not TYPE_CHECKING:
             "CacheAdapterContract": "taskiq_flow.pytest_plugin.contract",
             "FlowBroker": "taskiq_flow.pytest_plugin.broker",
             "FrozenClock": "taskiq_flow.clock",
-            "MakeCacheAdapter": "taskiq_flow.pytest_plugin.typing",
-            "MakeStorageAdapter": "taskiq_flow.pytest_plugin.typing",
+            "MakeCacheAdapter": "taskiq_flow.pytest_plugin.protocols",
+            "MakeStorageAdapter": "taskiq_flow.pytest_plugin.protocols",
             "StorageAdapterContract": "taskiq_flow.pytest_plugin.contract",
             "StorageBackend": "taskiq_flow.pytest_plugin.stores.base",
             "StorageFaults": "taskiq_flow.pytest_plugin.faults",
