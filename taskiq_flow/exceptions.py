@@ -131,7 +131,7 @@ class StorageError(TaskiqFlowError):
 
 
 class InvalidKeyError(StorageError, ValueError):
-    """A key is not one that every backend can hold; raised before any I/O."""
+    """A key is not one that every backend can hold, or a pattern is too long; raised before any I/O."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -1,10 +1,13 @@
 """What is legal, to the last byte and millisecond, and what is said of the rest."""
 
+import fnmatch
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, InvalidTTLError
 from taskiq_flow.storage import rules
@@ -142,3 +145,20 @@ def test_upper_bound_follows_all_that_begin_with_the_prefix(prefix: str, bound: 
 def test_matcher_follows_fnmatchcase(pattern: str, matched: list[str]) -> None:
     matches: Callable[[str], bool] = rules.matcher(pattern)
     assert [key for key in ("a", "A", "ab", "ba", "a\nb", "\n") if matches(key)] == matched
+
+
+@given(pattern=st.text("ab*?[]!-^\\&~|.\n", max_size=12), key=st.text("ab[]!-^\\&~|.\n", min_size=1, max_size=8))
+def test_matcher_means_what_fnmatchcase_means(pattern: str, key: str) -> None:
+    assert rules.matcher(pattern)(key) == fnmatch.fnmatchcase(key, pattern)
+
+
+def test_pattern_that_is_too_long_is_refused() -> None:
+    assert rules.checked_pattern("*" * 4096) == "*" * 4096
+    with pytest.raises(InvalidKeyError, match="at most 4,096 characters, not 4,097"):
+        rules.checked_pattern("[" * 4097)
+
+
+@pytest.mark.parametrize("pattern", ["[" * 4096, "*a" * 2048, "[!]" * 1365, "*[!b]" * 800 + "c", "[a-" * 1365])
+def test_hostile_pattern_is_matched(pattern: str) -> None:
+    """That this comes to an end in no time is what it shows: with `fnmatch`, some of these take seconds."""
+    assert not rules.matcher(pattern)("a" * 1024)

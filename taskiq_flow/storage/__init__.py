@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from taskiq_flow.storage.memory import InMemoryStorageAdapter, InMemoryStore
     from taskiq_flow.storage.redis import RedisStorageAdapter
     from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter, SQLiteStorageAdapter
+    from taskiq_flow.storage.sql.schema import create_table_sql, define_table, metadata
 
 __all__ = [
     "ABSENT",
@@ -27,6 +28,9 @@ __all__ = [
     "SQLiteStorageAdapter",
     "StorageAdapterFactory",
     "StorageEntry",
+    "create_table_sql",
+    "define_table",
+    "metadata",
 ]
 
 if not TYPE_CHECKING:
@@ -43,5 +47,8 @@ if not TYPE_CHECKING:
             "SQLiteStorageAdapter": "taskiq_flow.storage.sql",
             "StorageAdapterFactory": "taskiq_flow.storage.factory",
             "StorageEntry": "taskiq_flow.storage.entry",
+            "create_table_sql": "taskiq_flow.storage.sql.schema",
+            "define_table": "taskiq_flow.storage.sql.schema",
+            "metadata": "taskiq_flow.storage.sql.schema",
         },
     )

@@ -24,8 +24,9 @@ from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.failures import Diagnosis, Failure
 from taskiq_flow.storage.testing import Call, KitSupport, interceptor
+from taskiq_flow.storage.urls import scrubbed
 
-__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
+__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames", "without_secrets"]
 
 T = TypeVar("T")
 
@@ -56,6 +57,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     backend: str
     """What messages call this backend."""
+    _secret_url = ""
+    """The URL as it was given, whose secrets no message may show."""
 
     def __init__(self, *, namespace: str, ttl_seconds: float | None, operation_timeout: float) -> None:
         self.namespace = rules.checked_namespace(namespace)
@@ -89,8 +92,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     async def keys(self, pattern: str = "*") -> list[str]:
         """Return the live keys that match ``pattern``, sorted; see :meth:`BaseStorageAdapter.keys`."""
-        if not isinstance(pattern, str):
-            raise TypeError(f"a key pattern must be a str, not {type(pattern).__name__}: {pattern!r}")
+        pattern = rules.checked_pattern(pattern)
         prefix, matches = rules.literal_prefix(pattern), rules.matcher(pattern)
         if not _may_begin_a_key(prefix):
             return []
@@ -242,7 +244,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         except Exception as error:
             if (diagnosis := self._diagnosed(error)) is None:
                 raise
-            raise self._failed(_doing(name, arguments), diagnosis) from without_frames(diagnosis.cause or error)
+            cause = without_secrets(diagnosis.cause or error, self._secret_url)
+            raise self._failed(_doing(name, arguments), diagnosis) from without_frames(cause)
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what ``work`` returns within the operation's time-out, tried once more where nothing was done."""
@@ -266,7 +269,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     def _failed(self, doing: str, diagnosis: Diagnosis) -> StorageError:
         """Return the error to raise."""
-        failure, reason = diagnosis.failure, diagnosis.reason
+        failure, reason = diagnosis.failure, scrubbed(diagnosis.reason, self._secret_url)
         if diagnosis.is_foreign_entry:
             return SerializationError(f"the entry under {doing} is not one of ours: {reason:.200}")
         if diagnosis.while_connecting:
@@ -308,6 +311,19 @@ def _may_begin_a_key(prefix: str) -> bool:
         return "\0" not in prefix and len(prefix.encode()) <= rules.MAX_KEY_BYTES
     except UnicodeEncodeError:
         return False
+
+
+def without_secrets(error: Exception, url: str) -> Exception:
+    """Return a driver's error, and what it was raised from, without the secrets of a URL: drivers tell parts of an
+    unquoted password as host or database.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.args = tuple(scrubbed(part, url) if isinstance(part, str) else part for part in seen.args)
+        if isinstance(part := getattr(seen, "orig", None), BaseException):  # SQLAlchemy's
+            part.args = tuple(scrubbed(each, url) if isinstance(each, str) else each for each in part.args)
+        seen = seen.__cause__ or seen.__context__
+    return error
 
 
 def without_frames(error: BaseException) -> BaseException:

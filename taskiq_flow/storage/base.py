@@ -71,6 +71,7 @@ class BaseStorageAdapter(ABC):
         """Return the keys of live entries that match ``pattern``, sorted, each once.
 
         :param pattern: as for ``fnmatch.fnmatchcase``: ``*``, ``?``, ``[seq]``, ``[!seq]``.
+        :raises InvalidKeyError: if the pattern is longer than 4,096 characters (it is a ``ValueError`` too).
         """
 
     @abstractmethod

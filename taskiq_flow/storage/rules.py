@@ -14,9 +14,11 @@ __all__ = [
     "DEFAULT_TABLE",
     "MAX_KEY_BYTES",
     "MAX_NAMESPACE_BYTES",
+    "MAX_PATTERN_LENGTH",
     "MAX_TTL_SECONDS",
     "checked_key",
     "checked_namespace",
+    "checked_pattern",
     "checked_timeout",
     "literal_prefix",
     "matcher",
@@ -28,6 +30,7 @@ DEFAULT_NAMESPACE = "taskiq_flow"
 DEFAULT_TABLE = "taskiq_flow_storage"
 MAX_KEY_BYTES = 1024
 MAX_NAMESPACE_BYTES = 255
+MAX_PATTERN_LENGTH = 4096
 MAX_TTL_SECONDS = 100 * 365.25 * 24 * 60 * 60
 
 
@@ -79,10 +82,67 @@ def checked_timeout(name: str, seconds: float) -> float:
     return float(seconds)
 
 
+def checked_pattern(pattern: str) -> str:
+    """Return a pattern of keys.
+
+    :raises TypeError: if it is not a str.
+    :raises InvalidKeyError: if it is longer than 4,096 characters.
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(f"a key pattern must be a str, not {type(pattern).__name__}: {shown(pattern)}")
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise InvalidKeyError(
+            f"a key pattern may have at most {MAX_PATTERN_LENGTH:,} characters, not {len(pattern):,}: {shown(pattern)}"
+        )
+    return pattern
+
+
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return the test that ``keys(pattern)`` applies to each key: the rules of ``fnmatch.fnmatchcase``."""
-    matches = re.compile(fnmatch.translate(pattern)).match
+    """Return the test that ``keys(pattern)`` applies to each key: the rules of ``fnmatch.fnmatchcase``.
+
+    It takes time in proportion to the key's length. ``fnmatch`` itself looks for the end of each ``[`` anew, which for
+    thousands of them takes seconds.
+    """
+    segments = _segments(pattern)
+    if sum(map(len, segments)) > MAX_KEY_BYTES:
+        return lambda _key: False  # each part takes a character: no legal key has as many
+    first, *others = map("".join, segments)
+    # After each "*", the first place where the next segment matches will do: atomic groups never look for another.
+    middle = "".join(f"(?>.*?{segment})" for segment in others[:-1] if segment)
+    last = f".*{others[-1]}" if others else ""
+    matches = re.compile(rf"(?s:{first}{middle}{last})\Z").match
     return lambda key: matches(key) is not None
+
+
+def _segments(pattern: str) -> list[list[str]]:
+    """Return what is between the ``*`` of a pattern: for each character of the key, a regular expression."""
+    segments: list[list[str]] = [[]]
+    position, has_end = 0, True
+    while position < len(pattern):
+        character, position = pattern[position], position + 1
+        if character == "*":
+            segments.append([])
+        elif character == "?":
+            segments[-1].append(".")
+        elif character == "[" and has_end:
+            # As in `fnmatch`, "]" is an end unless it is the first in the set, whether that is negated or not.
+            begin = position + (pattern[position : position + 1] == "!")
+            end = pattern.find("]", begin + (pattern[begin : begin + 1] == "]"))
+            if end < 0:
+                has_end = pattern.find("]", position) >= 0
+                segments[-1].append(r"\[")
+            else:
+                segments[-1].append(_set(pattern[position - 1 : end + 1]))
+                position = end + 1
+        else:
+            segments[-1].append(re.escape(character))
+    return segments
+
+
+def _set(text: str) -> str:
+    """Return a set such as ``[!a-z]`` as a regular expression: as ``fnmatch`` has it, which wraps it in ``(?s:…)``."""
+    translated = fnmatch.translate(text)
+    return translated[len("(?s:") : translated.rindex(")")]
 
 
 def literal_prefix(pattern: str) -> str:

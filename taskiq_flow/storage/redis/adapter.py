@@ -65,7 +65,7 @@ class RedisStorageAdapter(BackendAdapter):
         if client_factory is not None or client is not None:
             self._server = address or "a client that was passed in"
         else:
-            self._server = masked(redis_url)
+            self._server, self._secret_url = masked(redis_url), redis_url
             client_factory = factory_for(redis_url, connect_timeout, max_connections)
         if client_factory is not None:
             self._clients = ClientsPerLoop(client_factory, max_connections)

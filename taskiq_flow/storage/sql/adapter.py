@@ -5,6 +5,7 @@ SQLite needs no lock that it would have to upgrade. The statements are written o
 connection; in asynchronous mode they run under ``run_sync``, else in a thread.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -26,11 +27,14 @@ from taskiq_flow.storage.sql.engines import (
 )
 from taskiq_flow.storage.sql.errors import TooLargeError, diagnose
 from taskiq_flow.storage.sql.runners import AsyncRunner, GivenAsyncRunner, Runner, ThreadRunner
+from taskiq_flow.storage.sql.schema import checked_table
 from taskiq_flow.storage.sql.statements import LARGEST_PACKET, packet_size, statements
 from taskiq_flow.storage.sql.tables import with_table
 from taskiq_flow.storage.urls import masked
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,7 +51,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     :param async_mode: whether the URL's driver is asynchronous; a synchronous one works in threads.
     :param ttl_seconds: default time to live in seconds; None for no expiry.
     :param namespace: see :class:`BackendAdapter`.
-    :param table: the name of the table, in the database's default schema.
+    :param table: the name of the table, or schema and name: ``tenant_a.results``. The schema must be there.
     :param engine: an engine to use instead of ``db_url``; this adapter does not dispose of it. An ``AsyncEngine`` is
         bound to the event loop that it was first used on.
     :param connect_timeout: seconds to wait for a connection.
@@ -74,12 +78,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
         if engine is None:
             self._url, dialect = usable_url(db_url, async_mode)
+            self._secret_url = db_url if isinstance(db_url, str) else db_url.render_as_string(hide_password=False)
             self._runner = _runner_for_url(self._url, async_mode, connect_timeout, operation_timeout)
         else:
             self._url, dialect = engine.url, type(engine.dialect)
             self._runner = _runner_for_engine(engine, connect_timeout, operation_timeout)
         self.backend = _NAMES.get(dialect.name, dialect.name)
-        self._statements = statements(table, dialect.name)
+        self._statements = statements(checked_table(table, dialect.name), dialect.name)
 
     async def aclose(self) -> None:
         """Close the connections that this adapter opened; an engine that was passed in stays open."""
@@ -129,7 +134,11 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         low, high = prefix or None, rules.upper_bound(prefix) if prefix else None
         statement = self._statements.live_keys(low is not None, high is not None)
         where = {"of": self.namespace, "now": now, "low": low, "high": high}
-        return await self._run(lambda connection: connection.execute(statement, where).scalars().all())
+        found = await self._run(lambda connection: connection.execute(statement, where).scalars().all())
+        keys = [decoded for key in found if (decoded := _decoded(key)) is not None]
+        if len(keys) < len(found):
+            logger.warning("%r left out %d rows whose keys are not UTF-8 text", self, len(found) - len(keys))
+        return keys
 
     async def _purge(self, now: int) -> int:
         return await self._count(self._statements.purge, {"of": self.namespace, "now": now})
@@ -183,6 +192,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter
 """Another name for :class:`SQLAlchemyStorageAdapter`, which also serves PostgreSQL and MySQL."""
+
+
+def _decoded(key: Any) -> str | None:
+    """Return a key of which the database has given the bytes; None if it is not text."""
+    try:
+        return None if key is None else bytes(key).decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _runner_for_url(url: URL, async_mode: bool, connect_timeout: float, operation_timeout: float) -> Runner:

@@ -1,6 +1,7 @@
 """Engines of SQLAlchemy: which URLs can be used, what drivers are told, and what engines share under ``recycle()``."""
 
 import math
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -32,15 +33,8 @@ def usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]
     :raises ConfigurationError: if there is no such database, or the driver does not fit the mode.
     :raises MissingDependencyError: if the driver is not installed.
     """
-    try:
-        url = make_url(db_url)
-    except (exc.ArgumentError, ValueError):
-        raise ConfigurationError(
-            "db_url is not an SQLAlchemy URL: write it like 'sqlite+aiosqlite:///file.db' or "
-            "'postgresql+asyncpg://user:password@host/database'"
-        ) from None
+    url = _parsed(db_url)
     database, _, driver = url.drivername.partition("+")
-    database = "postgresql" if database == "postgres" else database
     drivers = _ASYNC_DRIVERS if async_mode else _SYNC_DRIVERS
     driver = driver or drivers.get(database, "")
     url = url.set(drivername=f"{database}+{driver}" if driver else database)
@@ -50,8 +44,7 @@ def usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]
             dialect = dialect.get_async_dialect_cls(url)
         dialect.import_dbapi()
     except exc.NoSuchModuleError:
-        known = ", ".join(_ASYNC_DRIVERS)
-        raise ConfigurationError(f"SQLAlchemy has no dialect for {url.drivername!r}; well known are: {known}") from None
+        raise _unknown_dialect(url) from None
     except ImportError as error:
         package = error.name or driver
         if package in _EXTRAS:
@@ -65,6 +58,53 @@ def usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]
             f"or async_mode={dialect.is_async}"
         )
     return url, dialect
+
+
+def _parsed(db_url: str | URL) -> URL:
+    """Return a URL whose parts can be what they are said to be.
+
+    :raises ConfigurationError: if it is not a URL, or was taken apart in the middle of a password.
+    """
+    try:
+        url = make_url(db_url.strip() if isinstance(db_url, str) else db_url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigurationError(
+            "db_url is not an SQLAlchemy URL: write it like 'sqlite+aiosqlite:///file.db' or "
+            "'postgresql+asyncpg://user:password@host/database'"
+        ) from None
+    if "@" in (url.host or "") or (isinstance(db_url, str) and _is_cut_in_a_value(db_url, url)):
+        raise ConfigurationError(
+            f"the URL '{url.drivername}://***' has an '@' too many: in a user, password or query value, any of "
+            "/ ? # @ % : must be quoted (urllib.parse.quote)"
+        )
+    return url.set(drivername=re.sub(r"^postgres(?=\+|$)", "postgresql", url.drivername))
+
+
+def _is_cut_in_a_value(db_url: str, url: URL) -> bool:
+    """Return whether SQLAlchemy took an "@" in the query for the end of the password, or of the user's name."""
+    credentials = db_url.partition("://")[2].rpartition("@")[0]
+    if not credentials or credentials.startswith("/"):
+        return False
+    user = credentials.partition(":")[0]
+    host_as_user = url.password is not None and "@" in user
+    return host_as_user or "?" in user or bool(re.match(r"\d*/[^?]*\?[^?]*=", str(url.password or "")))
+
+
+def _unknown_dialect(url: URL) -> ConfigurationError:
+    known = ", ".join(_ASYNC_DRIVERS)
+    return ConfigurationError(f"SQLAlchemy has no dialect for {url.drivername!r}; well known are: {known}")
+
+
+def dialect_of(db_url: str | URL) -> Dialect:
+    """Return the dialect of a URL, whether or not its driver is installed.
+
+    :raises ConfigurationError: if there is no such database.
+    """
+    url = _parsed(db_url)
+    try:
+        return url.set(drivername=url.get_backend_name()).get_dialect()()
+    except exc.NoSuchModuleError:
+        raise _unknown_dialect(url) from None
 
 
 def is_in_memory(url: URL) -> bool:

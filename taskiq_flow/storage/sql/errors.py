@@ -148,6 +148,8 @@ def diagnose(error: Exception) -> Diagnosis | None:
         return Diagnosis(_failure(error), why, did_nothing=_did_nothing(error))
     if isinstance(error, exc.SQLAlchemyError):
         return Diagnosis(_REFUSED, str(error))
+    if isinstance(error, UnicodeDecodeError):  # a row of somebody else's
+        return Diagnosis(_UNSTORABLE, why, is_foreign_entry=True)
     # asyncpg's own, on a connection that the server is just ending: SQLAlchemy before 2.0.50 passes it on.
     lost = isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "asyncpg"
     return Diagnosis(_LOST, why) if lost else None

@@ -1,4 +1,4 @@
-"""The table of entries, and every statement on it, each built once.
+"""Every statement on the table of entries, each built once.
 
 To build a statement takes SQLAlchemy several times as long as to execute one that it has compiled before.
 """
@@ -7,31 +7,31 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     BindParameter,
     Column,
     ColumnElement,
     Connection,
-    Dialect,
     LargeBinary,
     MetaData,
     Select,
     Table,
-    Text,
     Update,
     bindparam,
+    case,
+    cast,
     delete,
     exc,
+    func,
     insert,
     or_,
     select,
     text,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from taskiq_flow.storage import rules
+from taskiq_flow.storage.sql.schema import define_table
 
 __all__ = ["LARGEST_PACKET", "Statements", "packet_size", "statements"]
 
@@ -55,7 +55,7 @@ class Statements:
     """
 
     def __init__(self, name: str, dialect: str) -> None:
-        self.table = table = _table(name)
+        self.table = table = define_table(MetaData(), name, dialect)
         kept = table.c
         self._of = kept.namespace == bindparam("of")
         self._live = or_(kept.expires_at.is_(None), kept.expires_at > bindparam("now"))
@@ -74,6 +74,7 @@ class Statements:
         self.update = update(table).where(*here)
         self.upsert, self.insert_if_absent = _conditional_inserts(table, dialect, expired)
 
+        self._key_as_bytes = _as_bytes(kept.key, dialect)
         same = {column: _same(table, column, dialect) for column in _CONTENT}
         expiring = (*live_here, *same.values())
         lasting = (*live_here, *(same | {"expires_at": kept.expires_at.is_(None)}).values())
@@ -91,9 +92,12 @@ class Statements:
     def live_keys(self, is_bounded_below: bool, is_bounded_above: bool) -> Select[Any]:
         """Return the statement that lists keys from ``low`` on, and below ``high``: a range of the primary key, so that
         the cost is that of the matches.
+
+        A key comes as the bytes of its UTF-8 form, or as None where it is not of the right type: a foreign row must not
+        make the whole list unreadable.
         """
         key = self.table.c.key
-        statement = select(key).where(self._of, self._live)
+        statement = select(self._key_as_bytes).where(self._of, self._live)
         if is_bounded_below:
             statement = statement.where(key >= bindparam("low"))
         return statement.where(key < bindparam("high")) if is_bounded_above else statement
@@ -139,50 +143,6 @@ def packet_size(row: dict[str, Any]) -> int:
     return sum(len(content.encode()) + sum(map(content.count, _QUOTED)) for content in texts)
 
 
-class _Exact(TypeDecorator[str]):
-    """Text that is equal, and sorts, byte for byte, whatever the database's collation.
-
-    SQLite's TEXT compares bytes; PostgreSQL's does under the collation "C"; elsewhere the UTF-8 bytes are kept, since
-    MySQL's collations ignore trailing blanks, and some of them case and accents.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.length = length
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Text())
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
-        if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.VARBINARY(self.length))
-        return dialect.type_descriptor(LargeBinary(self.length))
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name in {"sqlite", "postgresql"} else value.encode()
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        return bytes(value).decode() if isinstance(value, (bytes, bytearray, memoryview)) else value
-
-
-def _table(name: str) -> Table:
-    long_text = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
-    return Table(
-        name,
-        MetaData(),
-        Column("namespace", _Exact(rules.MAX_NAMESPACE_BYTES), primary_key=True),
-        Column("key", _Exact(rules.MAX_KEY_BYTES), primary_key=True),
-        Column("value", long_text, nullable=False),
-        Column("created_at", BigInteger, nullable=False),
-        Column("expires_at", BigInteger, nullable=True),
-        Column("metadata", long_text, nullable=False),
-    )
-
-
 def _conditional_inserts(table: Table, dialect: str, expired: ColumnElement[bool]) -> tuple[Any, Any]:
     """Return the statements that insert an entry whatever is there, and where no live one is: None for each that the
     database has no single statement for.
@@ -211,3 +171,12 @@ def _same(table: Table, name: str, dialect: str) -> ColumnElement[bool]:
     if name in {"value", "metadata"} and dialect in {"mysql", "mariadb"}:
         return column.collate("utf8mb4_bin") == seen
     return column == seen
+
+
+def _as_bytes(key: Column[str], dialect: str) -> ColumnElement[bytes]:
+    """Return what a key's bytes are in a database's SQL."""
+    if dialect == "sqlite":  # a foreign row may have a key of any type
+        return case((func.typeof(key) == "text", cast(key, LargeBinary)))
+    if dialect == "postgresql":  # a database in SQL_ASCII takes any bytes for text
+        return func.convert_to(key, "UTF8", type_=LargeBinary)
+    return type_coerce(key, LargeBinary)

@@ -56,7 +56,7 @@ def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
 def _lacks(connection: Connection, table: Table) -> bool:
     """Return whether the database has no such table; False where it cannot even say that."""
     try:
-        return not inspect(connection).has_table(table.name)
+        return not inspect(connection).has_table(table.name, schema=table.schema)
     except exc.DBAPIError:
         return False
 
@@ -71,7 +71,7 @@ def _create(connection: Connection, table: Table) -> None:
         except exc.DBAPIError as error:  # somebody else was first, between the check and the creation
             if error.connection_invalidated or says_locked(error):
                 raise
-            if inspect(connection).has_table(table.name):
+            if inspect(connection).has_table(table.name, schema=table.schema):
                 return
             if attempt == _ATTEMPTS - 1:
                 raise
