@@ -24,9 +24,9 @@ from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.failures import Diagnosis, Failure
 from taskiq_flow.storage.testing import Call, KitSupport, interceptor
-from taskiq_flow.storage.urls import scrubbed
+from taskiq_flow.storage.urls import scrubbed, without_secrets
 
-__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames", "without_secrets"]
+__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
 
 T = TypeVar("T")
 
@@ -242,10 +242,10 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         except TaskiqFlowError:
             raise
         except Exception as error:
-            if (diagnosis := self._diagnosed(error)) is None:
+            failed, cause = self._explained(error, _doing(name, arguments))
+            if failed is None:
                 raise
-            cause = without_secrets(diagnosis.cause or error, self._secret_url)
-            raise self._failed(_doing(name, arguments), diagnosis) from without_frames(cause)
+            raise failed from without_frames(cause)
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what ``work`` returns within the operation's time-out, tried once more where nothing was done."""
@@ -266,6 +266,14 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         if isinstance(error, TimeoutError) and not str(error):
             return Diagnosis(Failure.TIMEOUT, f"no answer within {self._operation_timeout:g} s")
         return self._diagnose(error)
+
+    def _explained(self, error: Exception, doing: str) -> tuple[StorageError | None, BaseException]:
+        """Return the error to raise, None for what is not a driver's, and its cause, both without secrets."""
+        diagnosis = self._diagnosed(error)
+        if diagnosis is None:
+            return None, error
+        without_secrets(error, self._secret_url)
+        return self._failed(doing, diagnosis), without_secrets(diagnosis.cause or error, self._secret_url)
 
     def _failed(self, doing: str, diagnosis: Diagnosis) -> StorageError:
         """Return the error to raise."""
@@ -311,19 +319,6 @@ def _may_begin_a_key(prefix: str) -> bool:
         return "\0" not in prefix and len(prefix.encode()) <= rules.MAX_KEY_BYTES
     except UnicodeEncodeError:
         return False
-
-
-def without_secrets(error: Exception, url: str) -> Exception:
-    """Return a driver's error, and what it was raised from, without the secrets of a URL: drivers tell parts of an
-    unquoted password as host or database.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        seen.args = tuple(scrubbed(part, url) if isinstance(part, str) else part for part in seen.args)
-        if isinstance(part := getattr(seen, "orig", None), BaseException):  # SQLAlchemy's
-            part.args = tuple(scrubbed(each, url) if isinstance(each, str) else each for each in part.args)
-        seen = seen.__cause__ or seen.__context__
-    return error
 
 
 def without_frames(error: BaseException) -> BaseException:
