@@ -12,7 +12,7 @@ import pytest
 from taskiq.exceptions import ResultGetError, TaskiqError
 
 import taskiq_flow
-from taskiq_flow import exceptions
+from taskiq_flow import exceptions, pytest_plugin
 from taskiq_flow.exceptions import MissingDependencyError, StorageError, TaskiqFlowError
 
 PARENTS: dict[str, tuple[type[BaseException], ...]] = {
@@ -41,14 +41,19 @@ def test_errors_have_their_parents() -> None:
 
 
 def errors_of_the_package() -> Iterator[type[BaseException]]:
-    """Yield every exception class that is defined in the package; what is not an error is not named like one."""
+    """Yield every exception class that callers may meet: ours, and those that a package exports."""
     root = Path(taskiq_flow.__file__).parent
     for file in root.rglob("*.py"):
         names = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
-        if named := [name for name in names if name.endswith(("Error", "Warning")) and not name.startswith("_")]:
+        if any(name.endswith(("Error", "Warning")) for name in names):
             module = importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
-            found = [getattr(module, name) for name in named]
-            yield from (each for each in found if issubclass(each, BaseException))
+            classes = [getattr(module, name) for name in names]
+            yield from (each for each in classes if issubclass(each, TaskiqFlowError) or is_exported(each))
+
+
+def is_exported(each: type) -> bool:
+    packages = (taskiq_flow, pytest_plugin)
+    return issubclass(each, BaseException) and any(each.__name__ in package.__all__ for package in packages)
 
 
 def test_tree_in_the_docstring_is_that_of_the_package() -> None:

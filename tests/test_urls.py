@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import pytest
 
-from taskiq_flow.storage.urls import masked, scrubbed
+from taskiq_flow.storage.urls import masked, scrubbed, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,30 @@ def test_scrubbed_text_holds_no_part_of_a_password(url: str, sign: str, quoted: 
 )
 def test_scrubbed_text_keeps_what_is_not_secret(text: str, url: str, shown: str) -> None:
     assert scrubbed(text, url) == shown
+
+
+def test_error_without_secrets_keeps_its_class_and_what_it_is_chained_to() -> None:
+    cause, error = OSError(2, "no host Bravo", "Alpha@Bravo"), ValueError("port 'Alpha'", ("Bravo", 1))
+    error.__cause__ = cause
+    error.add_note("while connecting to Bravo")
+    cleaned = without_secrets(error, "redis://:Alpha@Bravo@host")
+    assert cleaned is error
+    assert cleaned.args == ("port '***'", ("***", 1))
+    assert cleaned.__notes__ == ["while connecting to ***"]
+    assert str(cause) == "[Errno 2] no host ***: '***'"
+
+
+def test_error_that_says_a_secret_all_the_same_is_replaced() -> None:
+    class StubbornError(Exception):
+        def __str__(self) -> str:
+            return "refused Bravo"
+
+    cleaned = without_secrets(StubbornError(), "redis://:Bravo@host")
+    assert repr(cleaned) == "RuntimeError('StubbornError: refused ***')"
+
+
+def test_error_chained_in_a_circle_comes_to_an_end() -> None:
+    one, two = ValueError("Bravo"), ValueError("Bravo")
+    one.__context__, two.__context__ = two, one
+    without_secrets(ExceptionGroup("Bravo", [one]), "redis://:Bravo@host")
+    assert (str(one), str(two)) == ("***", "***")

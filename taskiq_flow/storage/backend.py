@@ -5,7 +5,7 @@ errors of drivers and time-outs are translated here, in one place. A backend is 
 """
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -22,11 +22,12 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
+from taskiq_flow.storage.expiry import Piece
 from taskiq_flow.storage.failures import Diagnosis, Failure
 from taskiq_flow.storage.testing import Call, KitSupport, interceptor
-from taskiq_flow.storage.urls import scrubbed
+from taskiq_flow.storage.urls import scrubbed, without_secrets
 
-__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames", "without_secrets"]
+__all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
 
 T = TypeVar("T")
 
@@ -101,7 +102,19 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
         """Remove the expired entries of this namespace and return how many; see :meth:`BaseStorageAdapter.cleanup`."""
-        return await self._call(lambda: self._purge(clock.now_ms()), "cleanup")
+        return sum([piece.removed async for piece in self.cleanup_pieces()])
+
+    async def cleanup_pieces(self) -> AsyncIterator[Piece]:
+        """Do what :meth:`cleanup` does, a piece at a time; yield what each did.
+
+        :raises StorageError: as the other methods do; what has been removed before is gone.
+        """
+        after: str | None = None
+        while True:
+            piece = await self._clean(after)
+            yield piece
+            if (after := piece.after) is None:
+                return
 
     async def get_entry(self, key: str) -> StorageEntry | None:
         """Return the whole entry under ``key``; None if there is none, or it has expired."""
@@ -192,9 +205,16 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
     async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
         """Return the keys of the live records that begin with ``prefix``, in any order, each once."""
 
-    @abstractmethod
     async def _purge(self, now: int) -> int:
         """Remove the records of this namespace that have expired; return how many."""
+        raise NotImplementedError("a backend has this hook, or the one for pieces")
+
+    async def _purge_piece(self, now: int, after: str | None) -> Piece:
+        """Remove the records that have expired among those whose keys follow ``after``: as many as take no time that
+        anybody would notice.
+        """
+        removed = await self._purge(now)
+        return Piece(removed, removed, None)
 
     @abstractmethod
     def _address(self) -> str:
@@ -219,6 +239,9 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         now = clock.now_ms()
         return Record(text, created_at=now, expires_at=None if ttl is None else now + ttl, metadata="{}")
 
+    async def _clean(self, after: str | None) -> Piece:
+        return await self._call(lambda: self._purge_piece(clock.now_ms(), after), "cleanup")
+
     async def _fetch(self, key: str) -> Record | None:
         return await self._call(lambda: self._read(key, clock.now_ms()), "get", key)
 
@@ -242,10 +265,10 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         except TaskiqFlowError:
             raise
         except Exception as error:
-            if (diagnosis := self._diagnosed(error)) is None:
+            failed, cause = self._explained(error, _doing(name, arguments))
+            if failed is None:
                 raise
-            cause = without_secrets(diagnosis.cause or error, self._secret_url)
-            raise self._failed(_doing(name, arguments), diagnosis) from without_frames(cause)
+            raise failed from without_frames(cause)
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what ``work`` returns within the operation's time-out, tried once more where nothing was done."""
@@ -266,6 +289,14 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         if isinstance(error, TimeoutError) and not str(error):
             return Diagnosis(Failure.TIMEOUT, f"no answer within {self._operation_timeout:g} s")
         return self._diagnose(error)
+
+    def _explained(self, error: Exception, doing: str) -> tuple[StorageError | None, BaseException]:
+        """Return the error to raise, None for what is not a driver's, and its cause, both without secrets."""
+        diagnosis = self._diagnosed(error)
+        if diagnosis is None:
+            return None, error
+        without_secrets(error, self._secret_url)
+        return self._failed(doing, diagnosis), without_secrets(diagnosis.cause or error, self._secret_url)
 
     def _failed(self, doing: str, diagnosis: Diagnosis) -> StorageError:
         """Return the error to raise."""
@@ -311,19 +342,6 @@ def _may_begin_a_key(prefix: str) -> bool:
         return "\0" not in prefix and len(prefix.encode()) <= rules.MAX_KEY_BYTES
     except UnicodeEncodeError:
         return False
-
-
-def without_secrets(error: Exception, url: str) -> Exception:
-    """Return a driver's error, and what it was raised from, without the secrets of a URL: drivers tell parts of an
-    unquoted password as host or database.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        seen.args = tuple(scrubbed(part, url) if isinstance(part, str) else part for part in seen.args)
-        if isinstance(part := getattr(seen, "orig", None), BaseException):  # SQLAlchemy's
-            part.args = tuple(scrubbed(each, url) if isinstance(each, str) else each for each in part.args)
-        seen = seen.__cause__ or seen.__context__
-    return error
 
 
 def without_frames(error: BaseException) -> BaseException:

@@ -7,13 +7,15 @@ password, and what a driver says is shown without any part of one.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-__all__ = ["for_driver", "masked", "scrubbed"]
+__all__ = ["for_driver", "masked", "scrubbed", "without_secrets"]
 
 _SECRET_ARGUMENT = re.compile(
     r"[?&;][a-z_.-]*(?:pass|pwd|secret|token|key)[a-z_.-]*=(.*?)(?=[&;][a-z_.-]+=|$)", re.IGNORECASE | re.DOTALL
@@ -23,6 +25,8 @@ _SEPARATORS = re.compile(r"[^\w.~!$*-]+")
 """At which a driver may take apart what was not quoted."""
 _DISTINCT = 4
 """Characters of a secret's part that no other word has in it by accident."""
+_TEXTS = ("strerror", "filename", "filename2", "object", "reason", "orig", "detail")
+"""What errors of Python and SQLAlchemy say beside their arguments."""
 
 
 def masked(url: str) -> str:
@@ -46,11 +50,58 @@ def scrubbed(text: str, url: str) -> str:
     That is its password and the secrets of its query, as they stand there, quoted or not, and all parts that a driver
     may have taken for something else.
     """
-    for secret in sorted(_hidden(url), key=len, reverse=True):
-        exact = re.escape(secret)
-        # Some drivers write hosts in small letters.
-        text = re.sub(exact if len(secret) >= _DISTINCT else rf"(?<!\w){exact}(?!\w)", "***", text, flags=re.IGNORECASE)
-    return text
+    pattern = _pattern(url)
+    return text if pattern is None else pattern.sub("***", text)
+
+
+def without_secrets(error: BaseException, url: str) -> BaseException:
+    """Return a driver's error, and all that it is chained to, without the secrets of ``url``.
+
+    It is the same object, changed; or a ``RuntimeError`` in its place, where it says a secret all the same.
+    """
+    if _pattern(url) is None:
+        return error
+    _scrub(error, url, set())
+    told = f"{error} {error!r}"
+    return error if scrubbed(told, url) == told else RuntimeError(scrubbed(f"{type(error).__name__}: {error}", url))
+
+
+def _scrub(error: BaseException, url: str, seen: set[int]) -> None:
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return scrubbed(value, url)
+        if type(value) in (list, tuple):
+            return type(value)(map(clean, value))
+        if isinstance(value, BaseException):
+            _scrub(value, url, seen)
+        return value
+
+    with suppress(Exception):  # a class of a driver's may refuse
+        error.args = clean(error.args)
+    for name in (*vars(error), *_TEXTS):
+        with suppress(Exception):
+            found = getattr(error, name)
+            if (cleaned := clean(found)) is not found:
+                setattr(error, name, cleaned)
+    for other in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
+        if other is not None:
+            _scrub(other, url, seen)
+
+
+@lru_cache(maxsize=64)
+def _pattern(url: str) -> "re.Pattern[str] | None":
+    """Return what finds the secrets of ``url``; None where it holds none."""
+    found = [
+        exact if len(secret) >= _DISTINCT else rf"(?<!\w){exact}(?!\w)"
+        for secret in sorted(_hidden(url), key=len, reverse=True)
+        for exact in [re.escape(secret)]
+    ]
+    # Some drivers write hosts in small letters.
+    return re.compile("|".join(found), re.IGNORECASE) if found else None
 
 
 def _hidden(url: str) -> set[str]:

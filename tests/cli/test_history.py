@@ -202,6 +202,9 @@ def test_json_is_utf_8_whatever_the_encoding_of_the_output(unprintable: str) -> 
         (["--url", "bogus://user:secret@host"], 2, "bogus://user:***@host"),
         (["--url", "redis://user:secret@127.0.0.1:1/0"], 1, "127.0.0.1:1"),
         (["--url", "postgresql://user:secret@127.0.0.1:1/db"], 1, "127.0.0.1:1"),
+        (["--url", "postgresql://user:secret@words@127.0.0.1:1/db"], 2, "has an '@' too many"),
+        (["--url", "mysql://user@127.0.0.1:1/db?password=secret@words"], 2, "has an '@' too many"),
+        (["--url", "redis://user:secret/words@127.0.0.1:1/0"], 2, "127.0.0.1:1"),
         (["--url", "redis://127.0.0.1:1", "--namespace", ""], 2, "namespace"),
     ],
 )
@@ -214,6 +217,7 @@ def test_unusable_storage_is_told_without_a_traceback(
     assert output.err.startswith("taskiq-flow: ")
     assert told in output.err
     assert "secret" not in output.err
+    assert "words" not in output.err
 
 
 @pytest.mark.parametrize(("name", "value"), [("URL", "memory://"), ("TYPE", "memory")])

@@ -78,11 +78,12 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
         if engine is None:
             self._url, dialect = usable_url(db_url, async_mode)
-            self._secret_url = db_url if isinstance(db_url, str) else db_url.render_as_string(hide_password=False)
             self._runner = _runner_for_url(self._url, async_mode, connect_timeout, operation_timeout)
         else:
             self._url, dialect = engine.url, type(engine.dialect)
             self._runner = _runner_for_engine(engine, connect_timeout, operation_timeout)
+        given = db_url if engine is None else engine.url
+        self._secret_url = given if isinstance(given, str) else given.render_as_string(hide_password=False)
         self.backend = _NAMES.get(dialect.name, dialect.name)
         self._statements = statements(checked_table(table, dialect.name), dialect.name)
 
@@ -144,8 +145,9 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         return await self._count(self._statements.purge, {"of": self.namespace, "now": now})
 
     def _address(self) -> str:
-        # Not with SQLAlchemy's own mask: of a password with an unquoted "@" it takes a part for the host.
-        return masked(self._url.set(query={}).render_as_string(hide_password=False))
+        # Not what SQLAlchemy has parsed: of a password with an unquoted "@" it takes a part for the host.
+        address = masked(f"{self._url.drivername}://{self._secret_url.strip().partition('://')[2]}")
+        return address.removesuffix("?***")
 
     def _diagnose(self, error: Exception) -> Diagnosis | None:
         return diagnose(error)
