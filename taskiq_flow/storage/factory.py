@@ -136,7 +136,7 @@ class StorageAdapterFactory:
     ) -> DefaultMiddlewares:
         """Return a ``StorageMiddleware`` and a ``CacheMiddleware`` on one storage, which is closed at shutdown.
 
-        The storage is the one that :meth:`create_storage_adapter` would choose; the cache's locks last five minutes.
+        The storage is the one that :meth:`create_storage_adapter` would choose.
 
         :param config: settings; by default read from the environment.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
@@ -150,7 +150,7 @@ class StorageAdapterFactory:
         storage = cls.create_storage_adapter(config, broker)
         return {
             "storage": StorageMiddleware(storage, owns_storage=True),
-            "cache": CacheMiddleware(StorageCacheAdapter(storage, lock_timeout=300)),
+            "cache": CacheMiddleware(StorageCacheAdapter(storage)),
         }
 
     @classmethod

@@ -122,8 +122,8 @@ class ErrorsChange(StorageCacheAdapter):
 class ErrorsStayHere(StorageCacheAdapter):
     """Those who wait elsewhere hear nothing of an error, and create themselves."""
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
-        await super()._give_up(name, claim, ABSENT)
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
+        await super()._give_up(name, mark, ABSENT)
 
 
 class ErrorsStay(StorageCacheAdapter):
@@ -139,9 +139,9 @@ class ErrorsStay(StorageCacheAdapter):
 class CancelledHoldersKeepTheLock(StorageCacheAdapter):
     """Where a creator is cancelled, others wait until the lock ends."""
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
-        if mark is not ABSENT:
-            await super()._give_up(name, claim, mark)
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
+        if left is not ABSENT:
+            await super()._give_up(name, mark, left)
 
 
 class CancelledTogether(StorageCacheAdapter):
@@ -183,7 +183,7 @@ class SlowOverwrites(StorageCacheAdapter):
 class SlowUnlocks(StorageCacheAdapter):
     """A holder that fails or is cancelled removes whatever lock is there."""
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
         await self.storage.delete(name)
 
 
@@ -381,10 +381,10 @@ class ReadsExtend(StorageCacheAdapter):
 class LivesFromTheBeginning(StorageCacheAdapter):
     """The life of a value begins when it begins to be created."""
 
-    async def _create(self, name: str, claim: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
-        await self.storage.set(name, claim, ttl)
+    async def _create(self, name: str, mark: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
+        await self.storage.set(name, mark, ttl)
         entry = await self.storage.get_entry(name)
-        text = await super()._create(name, claim, creator, ttl)
+        text = await super()._create(name, mark, creator, ttl)
         if entry is not None and (stored := await self.storage.get_entry(name)) is not None:
             await self.storage.set_entry(type(entry)(name, stored.value, entry.created_at, entry.expires_at))
         return text
