@@ -11,7 +11,7 @@ import pytest
 from taskiq_flow import clock
 from taskiq_flow.cache import CacheStats, InMemoryCacheAdapter, RedisCacheAdapter, StorageCacheAdapter
 from taskiq_flow.exceptions import ConfigurationError, SerializationError, StorageConnectionError
-from taskiq_flow.storage import InMemoryStorageAdapter
+from taskiq_flow.storage import InMemoryStorageAdapter, rules
 from tests.adapters import SixMethods
 
 MARK = "taskiq_flow:cache"
@@ -164,6 +164,131 @@ async def test_who_runs_out_of_time_lets_go_of_the_key_all_the_same() -> None:
         await cache.get_or_create("key", lambda: asyncio.sleep(60))
     assert scope.cancelled_caught
     assert await cache.storage.keys() == []
+
+
+# --- creators that die, or are slow -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"lock_timeout": 1e300}, {"lock_timeout": "x"}, {"lock_timeout": -1}])
+async def test_a_mark_that_has_lost_its_expiry_is_not_waited_for_for_ever(more: dict[str, Any]) -> None:
+    cache = InMemoryCacheAdapter(lock_timeout=30)
+    with clock.freeze() as frozen:
+        await cache.storage.set("cache:key", {MARK: "creating", "by": "somebody", **more}, rules.MAX_TTL_SECONDS)
+        waiting = asyncio.ensure_future(cache.get_or_create("key", lambda: "created"))
+        await settle()
+        assert not waiting.done()
+        frozen.tick(3600)
+        assert await waiting == "created"
+        assert await cache.get("key") == "created"
+
+
+async def settle() -> None:
+    """Let everything that is ready run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def renewals_of(cache: StorageCacheAdapter) -> Any:
+    mark = await cache.storage.get("cache:key")
+    return mark and mark.get("renewed")
+
+
+async def next_renewal(cache: StorageCacheAdapter) -> None:
+    before = await renewals_of(cache)
+    async with asyncio.timeout(60):
+        while await renewals_of(cache) == before:  # noqa: ASYNC110 - it is not us who renews it
+            await asyncio.sleep(0.005)  # renewals go by the event loop's time, which nobody can move
+
+
+@pytest.mark.parametrize("six_methods", [False, True])
+async def test_a_slow_creator_is_not_overtaken_while_it_renews_its_hold(six_methods: bool) -> None:
+    storage: Any = InMemoryStorageAdapter()
+    if six_methods:
+        storage = SixMethods(storage)
+    one, another = (StorageCacheAdapter(storage, lock_timeout=0.3) for _ in range(2))
+    may_end = asyncio.Event()
+
+    async def create() -> str:
+        await may_end.wait()
+        return "slow"
+
+    with clock.freeze() as frozen:
+        slow = asyncio.ensure_future(one.get_or_create("key", create))
+        await settle()
+        waiting = asyncio.ensure_future(another.get_or_create("key", lambda: "fast"))
+        for _ in range(5):
+            await next_renewal(one)
+            frozen.tick(0.29)
+            await settle()
+        assert not waiting.done()
+        may_end.set()
+        assert [await slow, await waiting] == ["slow", "slow"]
+        assert await one.get("key") == "slow"
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1, "nothing is renewed any more"
+
+
+@pytest.mark.parametrize("end", ["fails", "is cancelled", "is overtaken"])
+async def test_a_creator_that_has_renewed_its_hold_lets_go_of_it(end: str) -> None:
+    cache = InMemoryCacheAdapter(lock_timeout=0.3)
+    may_end = asyncio.Event()
+
+    async def create() -> str:
+        await may_end.wait()
+        if end == "fails":
+            raise LookupError("no such thing")
+        return "old"
+
+    with clock.freeze():
+        creating = asyncio.ensure_future(cache.get_or_create("key", create))
+        await settle()
+        await next_renewal(cache)
+        if end == "is overtaken":
+            await cache.set("key", "new")
+        if end == "is cancelled":
+            creating.cancel()
+        may_end.set()
+        await asyncio.wait([creating])
+        assert creating.cancelled() or isinstance(creating.exception(), LookupError) or creating.result() == "old"
+        assert await cache.get_or_create("key", lambda: "new") == "new"
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1, "nothing is renewed any more"
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_a_renewal_that_fails_is_tried_again_and_the_value_is_stored(is_stored: bool) -> None:
+    failures = 0
+
+    class Failing(InMemoryStorageAdapter):
+        async def compare_and_set(self, key: str, expected: Any, value: Any, ttl_seconds: float | None = None) -> bool:
+            nonlocal failures
+            is_renewal = type(value) is dict and value.get("renewed", 0) > 0
+            if is_renewal and not failures:
+                failures += 1
+                if is_stored:  # and only the answer is lost
+                    await super().compare_and_set(key, expected, value, ttl_seconds)
+                raise StorageConnectionError("no answer")
+            return await super().compare_and_set(key, expected, value, ttl_seconds)
+
+    cache = StorageCacheAdapter(Failing(), lock_timeout=0.3)
+    for wait_for_another in (True, False):
+        failures, may_end = 0, asyncio.Event()
+
+        async def create(may_end: asyncio.Event = may_end) -> str:
+            await may_end.wait()
+            return "value"
+
+        with clock.freeze():
+            creating = asyncio.ensure_future(cache.get_or_create("key", create))
+            async with asyncio.timeout(60):
+                while not failures:  # noqa: ASYNC110 - it is not us who fails
+                    await asyncio.sleep(0.005)
+            if wait_for_another:
+                await next_renewal(cache)
+            may_end.set()
+            assert await creating == "value"
+            assert await cache.get("key") == "value"
+            await cache.clear()
 
 
 class TestOverSixMethods:

@@ -1,8 +1,13 @@
 """``CacheMiddleware``: which calls are the same, and what the labels ask for."""
 
+import enum
 import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
+import pydantic
 import pytest
 from taskiq import (
     InMemoryBroker,
@@ -14,10 +19,12 @@ from taskiq import (
 from taskiq_flow import clock
 from taskiq_flow.cache import InMemoryCacheAdapter, StorageCacheAdapter
 from taskiq_flow.clock import FrozenClock
+from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.exceptions import ConfigurationError, InvalidTTLError
 from taskiq_flow.middlewares import CacheMiddleware
 from taskiq_flow.pytest_plugin.broker import FlowBroker
 from taskiq_flow.storage import InMemoryStorageAdapter
+from taskiq_flow.storage.factory import StorageAdapterFactory
 from tests.cached_tasks import end, logged, memory_only
 
 
@@ -49,6 +56,62 @@ async def test_arguments_make_the_key(flow_broker: FlowBroker, one: Any, other: 
     for args, kwargs in (one, other, one):
         assert not (await end(flow_broker, await work.kiq(*args, **kwargs))).is_err
     assert len(runs) == (1 if are_same else 2)
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Box(pydantic.BaseModel):
+    size: Size = Size.SMALL
+
+
+@dataclass
+class Page:
+    number: int = 1
+    sizes: tuple[int, ...] = (10, 20)
+
+
+@memory_only
+@pytest.mark.parametrize(
+    ("default", "given", "are_same"),
+    [
+        (2, 2, True),
+        (None, None, True),
+        ("x", "x", True),
+        ((1, 2), (1, 2), True),
+        ({"b": 1, "a": 2}, {"a": 2, "b": 1}, True),
+        (Size.SMALL, Size.SMALL, True),
+        (Decimal("1.10"), Decimal("1.10"), True),
+        (datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), True),
+        (Box(), Box(), True),
+        (Page(), Page(), True),
+        (2, 3, False),
+        (2, 2.0, False),
+        (1, True, False),
+        (None, "None", False),
+        ((1, 2), (2, 1), False),
+        (Size.SMALL, Size.LARGE, False),
+        (Page(), Page(2), False),
+        (object(), 1, False),
+    ],
+    ids=lambda each: repr(each) if isinstance(each, bool) else type(each).__name__,
+)
+async def test_a_default_that_is_given_or_left_out_is_the_same(
+    flow_broker: FlowBroker, default: Any, given: Any, are_same: bool
+) -> None:
+    runs: list[Any] = []
+
+    @flow_broker.task(task_name="work", cache=True)
+    async def work(number, more=default, *, name=default):  # type: ignore[no-untyped-def]  # of any type
+        runs.append(number)
+
+    for args, kwargs in (((1,), {}), ((1, given), {}), ((1,), {"more": given}), ((1,), {"name": given})):
+        assert not (await end(flow_broker, await work.kiq(*args, **kwargs))).is_err
+    assert len(runs) == (1 if are_same else 3)
+    await end(flow_broker, await work.kiq(1, given, name=given))
+    assert len(runs) == (1 if are_same else 4)
 
 
 async def test_the_key_is_the_same_in_another_process(flow_broker: FlowBroker) -> None:
@@ -230,6 +293,14 @@ async def test_a_cache_that_was_handed_in_stays_open_unless_it_is_handed_over(ow
 
     await CacheMiddleware(Watched(), owns_cache=owns_cache).shutdown()
     assert len(closed) == bool(owns_cache)
+
+
+def test_a_killed_worker_frees_what_it_ran_within_15_seconds() -> None:
+    made_here = CacheMiddleware().cache
+    made_by_the_factory = StorageAdapterFactory.create_default_middlewares(TaskiqFlowConfig())["cache"].cache
+    for cache in (made_here, made_by_the_factory):
+        assert isinstance(cache, StorageCacheAdapter)
+        assert cache.lock_timeout < 15
 
 
 async def test_a_cache_that_was_made_here_is_closed() -> None:

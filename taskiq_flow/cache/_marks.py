@@ -11,9 +11,10 @@ from uuid import uuid4
 from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.records.errors import StoredError, encode_error
 
-__all__ = ["MARK", "Kind", "Seen", "as_stored", "creating", "failed", "read"]
+__all__ = ["MARK", "Kind", "Seen", "as_stored", "creating", "failed", "is_of_same_creator", "read", "renewed"]
 
 MARK = "taskiq_flow:cache"
+_LONGEST_LOCK = 3600.0
 
 
 class Kind(Enum):
@@ -33,6 +34,8 @@ class Seen(NamedTuple):
     """The value, where there is one."""
     error: StoredError | None = None
     """What the creator raised, where it failed."""
+    lock_timeout: float = 0.0
+    """Seconds that the creator asks for, where there is one."""
 
 
 def as_stored(value: Any) -> Any:
@@ -41,9 +44,22 @@ def as_stored(value: Any) -> Any:
     return value if is_plain else {MARK: Kind.VALUE.value, "value": value}
 
 
-def creating() -> dict[str, Any]:
-    """Return the mark of a new creator; it equals no other's."""
-    return {MARK: Kind.CREATING.value, "by": uuid4().hex}
+def creating(lock_timeout: float) -> dict[str, Any]:
+    """Return the mark of a new creator; it equals no other's.
+
+    :param lock_timeout: seconds after which the creator is taken for dead, unless its mark has changed.
+    """
+    return {MARK: Kind.CREATING.value, "by": uuid4().hex, "lock_timeout": lock_timeout, "renewed": 0}
+
+
+def renewed(mark: dict[str, Any]) -> dict[str, Any]:
+    """Return a creator's mark as it is when its creator has been heard of once more."""
+    return {**mark, "renewed": mark.get("renewed", 0) + 1}
+
+
+def is_of_same_creator(found: Any, mark: dict[str, Any]) -> bool:
+    """Return whether what was found is a mark of the creator of ``mark``."""
+    return type(found) is dict and found.get(MARK) == Kind.CREATING.value and found.get("by") == mark.get("by")
 
 
 def failed(error: Exception) -> dict[str, Any]:
@@ -65,9 +81,14 @@ def read(key: str, found: Any) -> Seen:
             case {"value": value} if found[MARK] == Kind.VALUE.value:
                 return Seen(Kind.VALUE, value)
             case {"by": str()} if found[MARK] == Kind.CREATING.value:
-                return Seen(Kind.CREATING)
+                return Seen(Kind.CREATING, lock_timeout=_seconds(found.get("lock_timeout")))
             case {"error": dict(error)} if found[MARK] == Kind.FAILED.value:
                 return Seen(Kind.FAILED, error=StoredError.from_data(error))
     except ValueError:
         pass
     raise SerializationError(f"the entry under key {key!r} is no cached value")
+
+
+def _seconds(stored: Any) -> float:
+    """Return the seconds that a mark asks for: at most an hour, whatever a damaged one says."""
+    return min(float(stored), _LONGEST_LOCK) if type(stored) in (int, float) and stored > 0 else 0.0

@@ -16,7 +16,8 @@ from typing import Any
 
 import anyio
 
-from taskiq_flow import serialization
+from taskiq_flow import clock, serialization
+from taskiq_flow.cache._claims import Claim
 from taskiq_flow.cache._leaders import Leaders
 from taskiq_flow.cache._marks import Kind, Seen, as_stored, creating, failed, read
 from taskiq_flow.cache.base import BaseCacheAdapter, CacheStats
@@ -24,6 +25,7 @@ from taskiq_flow.exceptions import ConfigurationError, SerializationError, Stora
 from taskiq_flow.records.keys import checked_prefix, key_of
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
+from taskiq_flow.storage.retries import pauses
 
 __all__ = ["DEFAULT_LOCK_TIMEOUT", "DEFAULT_TTL", "StorageCacheAdapter"]
 
@@ -36,14 +38,17 @@ DEFAULT_LOCK_TIMEOUT = 10.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two looks at a key that another process is creating."""
+_RENEWALS = 3
+"""How many times a creator renews its hold in the time after which it would be taken for dead."""
 
 
 class StorageCacheAdapter(BaseCacheAdapter):
     """A cache over any storage adapter, under keys that begin with ``prefix``.
 
-    One creates, and the others get its value, in one process or in many. Whoever creates a value holds its key for
-    ``lock_timeout`` seconds: if it dies, another one creates after that; if it is only slow, another one does so as
-    well, and what the slow one brings later is given to its callers and not stored. Those who wait in other processes
+    One creates, and the others get its value, in one process or in many. Whoever creates a value holds its key, and
+    renews its hold three times in each ``lock_timeout``: however long it takes, it is not overtaken, and when it dies
+    another one creates after that time. What was overtaken all the same, because it blocked its event loop for that
+    long, or the key was set or invalidated, is given to its callers and not stored. Those who wait in other processes
     look again every 0.1 s at most, and hold no connection in between.
 
     Over an adapter that has only the six methods of ``BaseStorageAdapter``, nothing is atomic over a read and a write:
@@ -51,7 +56,7 @@ class StorageCacheAdapter(BaseCacheAdapter):
 
     :param storage: where the values are kept; it may be shared with whatever else an application stores.
     :param default_ttl: seconds that values live where nothing else is said; None for the storage's own default.
-    :param lock_timeout: seconds, on ``taskiq_flow.clock``, as above; longer than creating a value takes.
+    :param lock_timeout: seconds, on ``taskiq_flow.clock``, after which a creator that was not heard of is dead.
     :param prefix: what the storage's keys begin with, with or without a colon at its end; two caches on one storage
         need two, neither of which begins with the other and a colon.
     :param owns_storage: whether closing this cache closes the storage; None means no, for it was handed in.
@@ -151,26 +156,36 @@ class StorageCacheAdapter(BaseCacheAdapter):
 
         :param found: what was under the key a moment ago.
         """
-        pause, has_waited = _FIRST_PAUSE, False
+        waits, has_waited = pauses(_FIRST_PAUSE, _LONGEST_PAUSE), False
+        watched, watched_since = None, 0
         while True:
             seen = read(name, found)
             if seen.kind is Kind.VALUE:
                 if has_waited:
                     self._count("waited")
                 return serialization.dumps(seen.value)
-            if seen.kind is Kind.CREATING:
+            if found != watched:
+                watched, watched_since = found, clock.now_ms()
+            if seen.kind is Kind.CREATING and clock.now_ms() - watched_since < self._lock_ms(seen):
                 has_waited = True
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(next(waits))
             elif seen.error is not None and has_waited:
                 raise seen.error.to_exception()
             else:
-                claim = creating()
-                if await self._swap(name, ABSENT if found is None else found, claim, self.lock_timeout):
-                    return await self._create(name, claim, creator, ttl)
+                # There is nothing, or an old failure, or a creator that was not heard of for too long: its mark should
+                # have expired, but may have lost its expiry, as in a dump that was restored.
+                mark = creating(self.lock_timeout)
+                if await self._swap(name, ABSENT if found is None else found, mark, self.lock_timeout):
+                    return await self._create(name, mark, creator, ttl)
             found = await self.storage.get(name)
 
-    async def _create(self, name: str, claim: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
+    async def _create(self, name: str, mark: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
+        claim = Claim(
+            mark,
+            swap=lambda old, new: self._swap(name, old, new, self.lock_timeout),
+            look=lambda: self.storage.get(name),
+            pause=self.lock_timeout / _RENEWALS,
+        )
         try:
             value = creator()
             if inspect.isawaitable(value):
@@ -178,20 +193,25 @@ class StorageCacheAdapter(BaseCacheAdapter):
             text = serialization.dumps(value, f"what was created for cache key {name!r}, at value")
         except Exception as error:
             self._count("failed")
-            await self._give_up(name, claim, failed(error))
+            await self._give_up(name, await claim.end(), failed(error))
             raise
         except asyncio.CancelledError:
-            await self._give_up(name, claim, ABSENT)
+            await self._give_up(name, await claim.end(), ABSENT)
             raise
+        finally:
+            claim.stop()
         self._count("created")
-        await self._swap(name, claim, as_stored(value), ttl)
+        await self._swap(name, await claim.end(), as_stored(value), ttl)
         return text
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
-        """Let go of the key; the error that brought us here is the one to be seen, not one of the storage."""
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
+        """Let go of the key; the error that brought us here is the one to be seen, not one of the storage.
+
+        :param left: what is under the key from then on.
+        """
         with anyio.CancelScope(shield=True):
             try:
-                await self._swap(name, claim, mark, self.lock_timeout)
+                await self._swap(name, mark, left, self.lock_timeout)
             except StorageError as error:
                 logger.warning("cache key %r stays locked for %g s: %s", name, self.lock_timeout, error)
 
@@ -212,6 +232,10 @@ class StorageCacheAdapter(BaseCacheAdapter):
     def _name(self, key: str) -> str:
         """Return the storage's key."""
         return key_of(self._prefix, rules.checked_key(key))
+
+    def _lock_ms(self, seen: Seen) -> int:
+        """Return for how long a creator may be unheard of: what it asks for itself, or what is usual here."""
+        return rules.ttl_ms(max(self.lock_timeout, seen.lock_timeout))
 
     def _ttl(self, ttl_seconds: float | None) -> float | None:
         return self.default_ttl if ttl_seconds is None else _checked_ttl(ttl_seconds)

@@ -1,14 +1,7 @@
-"""What a task's labels and arguments mean to ``CacheMiddleware``: whether it is cached, under which key, how long."""
-
-import hashlib
-import inspect
-import json
-from collections.abc import Callable
-from typing import Any
+"""What the labels of a task mean to ``CacheMiddleware``."""
 
 from taskiq import TaskiqMessage
 
-from taskiq_flow import serialization
 from taskiq_flow.middlewares._labels import is_given, is_true
 
 __all__ = [
@@ -20,7 +13,6 @@ __all__ = [
     "caches_errors",
     "is_cached",
     "is_retry",
-    "key_of_result",
     "waiting_seconds",
 ]
 
@@ -60,23 +52,3 @@ def waiting_seconds(message: TaskiqMessage) -> float | None:
         return float(message.labels["timeout"]) + _GRACE
     except (KeyError, TypeError, ValueError):  # what cannot be used fails the task when it is run
         return None
-
-
-def key_of_result(target: Callable[..., Any], message: TaskiqMessage) -> str:
-    """Return the key of a task's result: readable at its beginning, and short.
-
-    :raises SerializationError: if an argument cannot be encoded.
-    """
-    if is_given(message, CACHE_KEY):
-        return f"{message.task_name}:{message.labels[CACHE_KEY]}"
-    text = serialization.dumps(_arguments(target, message), "arguments")
-    canonical = json.dumps(json.loads(text), sort_keys=True)
-    return f"{message.task_name}:{hashlib.sha256(canonical.encode()).hexdigest()}"
-
-
-def _arguments(target: Callable[..., Any], message: TaskiqMessage) -> Any:
-    """Return the arguments by name, whether they were given by position or by name."""
-    try:
-        return dict(inspect.signature(target).bind_partial(*message.args, **message.kwargs).arguments)
-    except (TypeError, ValueError):  # they do not fit, which the task's run will tell
-        return [message.args, message.kwargs]

@@ -16,6 +16,7 @@ from taskiq_flow.cache.base import BaseCacheAdapter
 from taskiq_flow.cache.memory import InMemoryCacheAdapter
 from taskiq_flow.exceptions import ConfigurationError, InvalidKeyError, SerializationError
 from taskiq_flow.middlewares import _labels, _receiver
+from taskiq_flow.middlewares._cache_keys import ResultKeys
 from taskiq_flow.middlewares._cache_labels import (
     CACHE,
     CACHE_ERRORS,
@@ -25,7 +26,6 @@ from taskiq_flow.middlewares._cache_labels import (
     caches_errors,
     is_cached,
     is_retry,
-    key_of_result,
     waiting_seconds,
 )
 from taskiq_flow.middlewares._losses import Losses, LostResult
@@ -36,8 +36,6 @@ from taskiq_flow.storage import rules
 __all__ = ["CACHE", "CACHED", "CACHE_ERRORS", "CACHE_KEY", "CACHE_TTL", "CacheMiddleware"]
 
 logger = logging.getLogger(__name__)
-
-_LOCK_TIMEOUT = 300.0
 
 
 class _TaskError(Exception):
@@ -79,10 +77,10 @@ class CacheMiddleware(RunsTasks):
     """Skips a task whose result is cached, and lets one worker run it where many are to at the same time.
 
     Tasks opt in by label: ``cache_ttl=60`` (seconds) or ``cache=True`` (for ``default_ttl``). The key is the task's
-    name and arguments, of which what dependencies give is no part; with the label ``cache_key``, it is
-    ``{task name}:{cache_key}``. On a hit neither the task's function nor its dependencies are called; result backend,
-    other middlewares and pipelines see a normal result, with the label ``cached``. Models and the like are cached as
-    data, which is what a result backend makes of them, too.
+    name and arguments, of which what dependencies give is no part; a default is the same given or left out. With the
+    label ``cache_key``, the key is ``{task name}:{cache_key}``. On a hit neither the task's function nor its
+    dependencies are called; result backend, other middlewares and pipelines see a normal result, with the label
+    ``cached``. Models and the like are cached as data, which is what a result backend makes of them, too.
 
     An error is shared with those who wait for it at that moment, and is cached only where the label ``cache_errors`` is
     set and no retry is to follow. The ``on_error`` hooks run for each of them, so that each is retried. Whoever waits
@@ -94,8 +92,8 @@ class CacheMiddleware(RunsTasks):
 
     Of several on one broker, each is asked in turn.
 
-    :param cache: where results are kept. Its ``lock_timeout`` should be longer than the tasks take. None makes an
-        in-memory one.
+    :param cache: where results are kept; None makes an in-memory one. A worker that dies frees what it was running
+        after the cache's ``lock_timeout``; one that is only slow keeps it.
     :param enabled: False runs every task; it may be changed at any time.
     :param default_ttl: seconds that results live with the label ``cache``; None for the cache's own default.
     :param owns_cache: whether the cache is closed at shutdown; None means one that was made here.
@@ -122,7 +120,7 @@ class CacheMiddleware(RunsTasks):
         if default_ttl is not None:
             rules.ttl_ms(default_ttl)
         self._owns_cache = cache is None if owns_cache is None else owns_cache
-        self.cache = InMemoryCacheAdapter(lock_timeout=_LOCK_TIMEOUT) if cache is None else cache
+        self.cache = InMemoryCacheAdapter() if cache is None else cache
         self.enabled = enabled
         self.default_ttl = default_ttl
         self._losses = Losses(logger, "cache", "is not cached")
@@ -143,6 +141,7 @@ class CacheMiddleware(RunsTasks):
     def set_broker(self, broker: AsyncBroker) -> None:
         """Take a broker, whose receivers will ask this middleware before they run a task."""
         super().set_broker(broker)
+        self._keys = ResultKeys(broker)
         _receiver.take_part(self)
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
@@ -169,7 +168,7 @@ class CacheMiddleware(RunsTasks):
         if not self.enabled or not is_cached(message):
             return await run_task()
         try:
-            key, ttl_seconds = key_of_result(target, message), self._ttl_seconds(message)
+            key, ttl_seconds = self._keys.key_of(target, message), self._ttl_seconds(message)
         except SerializationError as error:
             self._refused(message, "its arguments cannot be compared", error)
             return await run_task()

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.contract import CacheAdapterContract as CacheAdapterContract
     from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
     from taskiq_flow.pytest_plugin.faults import StorageFaults as StorageFaults
-    from taskiq_flow.pytest_plugin.stores.base import StorageBackend as StorageBackend
-    from taskiq_flow.pytest_plugin.stores.base import StorageKind as StorageKind
     from taskiq_flow.pytest_plugin.protocols import MakeCacheAdapter as MakeCacheAdapter
     from taskiq_flow.pytest_plugin.protocols import MakeStorageAdapter as MakeStorageAdapter
+    from taskiq_flow.pytest_plugin.stores.base import StorageBackend as StorageBackend
+    from taskiq_flow.pytest_plugin.stores.base import StorageKind as StorageKind
 
 __all__ = [
     "CacheAdapterContract",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from taskiq_flow.config import TaskiqFlowConfig
     from taskiq_flow.pytest_plugin.broker import FlowBroker
     from taskiq_flow.pytest_plugin.faults import StorageFaults
-    from taskiq_flow.pytest_plugin.stores.base import IsolatedStore, StorageBackend
     from taskiq_flow.pytest_plugin.protocols import MakeCacheAdapter, MakeStorageAdapter
+    from taskiq_flow.pytest_plugin.stores.base import IsolatedStore, StorageBackend
     from taskiq_flow.storage.base import BaseStorageAdapter
     from taskiq_flow.storage.testing import KitSupport
 

@@ -27,7 +27,6 @@ AdapterBuilder = Callable[[str, TaskiqFlowConfig], BaseStorageAdapter]
 """Makes an adapter from a URL and the settings, whose ``storage_ttl_seconds`` is the default time to live to use."""
 
 _DEFAULT_REDIS_URL = "redis://localhost:6379"
-_MIDDLEWARE_LOCK_TIMEOUT = 300.0
 DEFAULT_SQLITE_URL = "sqlite+aiosqlite:///taskiq-flow.db"
 
 
@@ -157,8 +156,7 @@ class StorageAdapterFactory:
         """Return a ``StorageMiddleware`` and a ``CacheMiddleware``, which close their storage at shutdown.
 
         It is the one that :meth:`create_storage_adapter` would choose, for both; where the settings name another for
-        caches, the cache is on that. The cache's locks last ``config.cache_lock_timeout``, five minutes by default.
-        ``config.storage_enabled`` and ``config.cache_enabled`` switch the one and the other off.
+        caches, the cache is on that. ``config.storage_enabled`` and ``config.cache_enabled`` switch the one and the other off.
 
         :param config: settings; by default read from the environment.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
@@ -171,7 +169,7 @@ class StorageAdapterFactory:
 
         config = TaskiqFlowConfig() if config is None else config
         storage = cls.create_storage_adapter(config, broker)
-        lock_timeout = _MIDDLEWARE_LOCK_TIMEOUT if config.cache_lock_timeout is None else config.cache_lock_timeout
+        lock_timeout = DEFAULT_LOCK_TIMEOUT if config.cache_lock_timeout is None else config.cache_lock_timeout
         own = _for_caches(config)
         cache: BaseCacheAdapter
         if own is config:
