@@ -14,8 +14,8 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     A package calls this ``if not TYPE_CHECKING``, and imports the names for type checkers: of a module that has a
     ``__getattr__`` these believe that it has every name.
 
-    There is no ``__dir__`` with it. Some tools ask a module for all that ``dir`` tells of, and would load it all: pytest
-    asks its plugins, and freezegun every module, while it is freezing the time.
+    There is no ``__dir__`` with it. Some tools ask a module for all that ``dir`` tells of, and would load it all:
+    pytest asks its plugins, and freezegun every module, while it is freezing the time.
     """
 
     def load(name: str) -> Any:
