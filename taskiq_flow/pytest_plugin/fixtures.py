@@ -88,7 +88,7 @@ def _isolated_store(request: pytest.FixtureRequest, _storage_name: str) -> "Iter
     if "frozen_clock" in request.fixturenames:
         # First of all: what is stored by other fixtures must be under the frozen clock as well.
         request.getfixturevalue("frozen_clock")
-    import_unfrozen(_storage_name, broker="flow_broker" in request.fixturenames)
+    import_unfrozen(_storage_name, broker=not {"flow_broker", "request"}.isdisjoint(request.fixturenames))
     store, problem = None, ""
     try:
         store = session.stores(request.config).open(_storage_name)

@@ -156,7 +156,8 @@ class StorageAdapterFactory:
         """Return a ``StorageMiddleware`` and a ``CacheMiddleware``, which close their storage at shutdown.
 
         It is the one that :meth:`create_storage_adapter` would choose, for both; where the settings name another for
-        caches, the cache is on that. ``config.storage_enabled`` and ``config.cache_enabled`` switch the one and the other off.
+        caches, the cache is on that. ``config.storage_enabled`` and ``config.cache_enabled`` switch the one and the
+        other off.
 
         :param config: settings; by default read from the environment.
         :param broker: a taskiq broker; one of taskiq-redis says where Redis is.
@@ -164,7 +165,7 @@ class StorageAdapterFactory:
         :raises ConfigurationError: as for :meth:`create_storage_adapter`.
         :raises MissingDependencyError: if a package is missing; the message names the extra that brings it.
         """
-        from taskiq_flow.cache import StorageCacheAdapter
+        from taskiq_flow.cache.storage import DEFAULT_LOCK_TIMEOUT, StorageCacheAdapter
         from taskiq_flow.middlewares import CacheMiddleware, StorageMiddleware
 
         config = TaskiqFlowConfig() if config is None else config

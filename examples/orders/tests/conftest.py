@@ -1,7 +1,5 @@
 """The application's tests run its tasks on the kit's broker."""
 
-from collections.abc import Iterator
-
 import pytest
 from orders.stock import StockService
 from taskiq import SimpleRetryMiddleware, async_shared_broker
@@ -18,9 +16,8 @@ def stock(flow_broker: FlowBroker) -> StockService:
 
 
 @pytest.fixture
-def broker(flow_broker: FlowBroker, stock: StockService) -> Iterator[FlowBroker]:
+def broker(flow_broker: FlowBroker, stock: StockService) -> FlowBroker:
     """The application's tasks, on a broker of this test's own."""
     flow_broker.add_middlewares(SimpleRetryMiddleware())
-    async_shared_broker.default_broker(flow_broker)
-    yield flow_broker
-    async_shared_broker._default_broker = None  # taskiq has no public way to take it back
+    flow_broker.adopt(async_shared_broker)
+    return flow_broker

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import Context, ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,8 @@ class Deliveries:
     def __init__(self, lose: Callable[[Loss], None], another_place: Callable[[], TaskLoop]) -> None:
         self._lose = lose
         self._another_place = another_place
+        # A worker knows nothing of its senders' context variables, but the test may have set some.
+        self._context = copy_context()
         self._lock = threading.Lock()
         self._under_way: dict[Delivery, None] = {}
         self.released = 0
@@ -121,14 +123,14 @@ class Deliveries:
             self._create_task(delivery)
             return
         try:
-            loop.call_soon_threadsafe(self._create_task, delivery, context=Context())
+            loop.call_soon_threadsafe(self._create_task, delivery)
         except RuntimeError:  # it is closed
             self._over(delivery)
             self._lose(_unfinished(delivery.message, "was to be run on an event loop that had ended"))
 
     def _create_task(self, delivery: Delivery) -> None:
         work = self._deliver(delivery)
-        delivery.task = _DeliveryTask(work, loop=delivery.place.loop)
+        delivery.task = _DeliveryTask(work, loop=delivery.place.loop, context=self._context.copy())
         delivery.task.add_done_callback(lambda task: self._ended(delivery, task))
 
     async def _deliver(self, delivery: Delivery) -> None:

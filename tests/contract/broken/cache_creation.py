@@ -104,8 +104,8 @@ class ErrorsChange(StorageCacheAdapter):
 class ErrorsStayHere(StorageCacheAdapter):
     """Those who wait elsewhere hear nothing of an error, and create themselves."""
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
-        await super()._give_up(name, claim, ABSENT)
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
+        await super()._give_up(name, mark, ABSENT)
 
 
 class ErrorsStay(StorageCacheAdapter):
@@ -121,9 +121,9 @@ class ErrorsStay(StorageCacheAdapter):
 class CancelledHoldersKeepTheLock(StorageCacheAdapter):
     """Where a creator is cancelled, others wait until the lock ends."""
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
-        if mark is not ABSENT:
-            await super()._give_up(name, claim, mark)
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
+        if left is not ABSENT:
+            await super()._give_up(name, mark, left)
 
 
 class CancelledTogether(StorageCacheAdapter):
@@ -165,7 +165,7 @@ class SlowOverwrites(StorageCacheAdapter):
 class SlowUnlocks(StorageCacheAdapter):
     """A holder that fails or is cancelled removes whatever lock is there."""
 
-    async def _give_up(self, name: str, claim: dict[str, Any], mark: Any) -> None:
+    async def _give_up(self, name: str, mark: dict[str, Any], left: Any) -> None:
         await self.storage.delete(name)
 
 

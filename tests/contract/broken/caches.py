@@ -192,10 +192,10 @@ class ReadsExtend(StorageCacheAdapter):
 class TTLCountsFromTheStart(StorageCacheAdapter):
     """The time to live of a value counts from the start of its creation."""
 
-    async def _create(self, name: str, claim: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
-        await self.storage.set(name, claim, ttl)
+    async def _create(self, name: str, mark: dict[str, Any], creator: Callable[[], Any], ttl: float | None) -> str:
+        await self.storage.set(name, mark, ttl)
         entry = await self.storage.get_entry(name)
-        text = await super()._create(name, claim, creator, ttl)
+        text = await super()._create(name, mark, creator, ttl)
         if entry is not None and (stored := await self.storage.get_entry(name)) is not None:
             await self.storage.set_entry(type(entry)(name, stored.value, entry.created_at, entry.expires_at))
         return text

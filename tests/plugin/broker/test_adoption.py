@@ -381,6 +381,21 @@ async def test_in_place_a_task_is_over_when_it_is_sent(flow_broker: FlowBroker, 
 
 
 @ON_MEMORY
+async def test_an_adopted_in_memory_broker_waits_for_its_tasks(flow_broker: FlowBroker) -> None:
+    broker, ran = InMemoryBroker(), []
+
+    @broker.task(task_name="work")
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        ran.append("work")
+
+    flow_broker.adopt(broker)
+    await work.kiq()
+    await broker.wait_all()
+    assert ran == ["work"]
+
+
+@ON_MEMORY
 @pytest.mark.parametrize("has_default", [False, True])
 async def test_shared_tasks_run_on_the_broker_that_they_are_shared_with(
     flow_broker: FlowBroker, has_default: bool

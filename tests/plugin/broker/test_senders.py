@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.plugin.broker.application import ProductionBroker
 
 pytestmark = pytest.mark.storage_backends("memory", "sqlite")
 
+WHO = ContextVar("who", default="nobody")
 Task = AsyncTaskiqDecoratedTask[..., Any]
 
 
@@ -63,6 +65,19 @@ def test_a_task_outlives_the_event_loop_that_sent_it(
     send(work)
     flow_broker.drain_sync()
     assert done == [1]
+
+
+async def test_a_task_has_the_context_of_the_test_and_not_of_its_sender(flow_broker: FlowBroker) -> None:
+    seen: list[str] = []
+
+    @flow_broker.task(task_name="look")
+    async def look() -> None:
+        seen.append(WHO.get())
+
+    WHO.set("sender")
+    await look.kiq()
+    await flow_broker.drain()
+    assert seen == ["nobody"]
 
 
 def test_drain_waits_on_any_event_loop_for_what_others_sent(

@@ -198,6 +198,59 @@ async def test_another_scheduler_has_sent_it(
 
 
 @AT_MIDNIGHT
+@pytest.mark.storage_backends("memory", "sqlite")
+@pytest.mark.parametrize("microseconds", [1, 999, 123_456, 999_999])
+async def test_an_instant_may_have_microseconds(
+    flow_broker: FlowBroker, frozen_clock: FrozenClock, log: Log, microseconds: int
+) -> None:
+    due = MIDNIGHT + timedelta(seconds=60, microseconds=microseconds)
+    await flow_broker.find_task("note").schedule_by_time(flow_broker.schedule_source, due, "once")
+    await frozen_clock.advance(timedelta(seconds=60, microseconds=microseconds - 1))
+    assert log == []
+    await frozen_clock.advance(timedelta(microseconds=1))
+    assert len(log) == 1
+    assert frozen_clock.now() == due
+
+
+@AT_MIDNIGHT
+@pytest.mark.storage_backends("memory")
+@pytest.mark.parametrize("how", ["schedule", "delay"])
+async def test_what_is_due_again_at_once_without_an_end_is_an_error(
+    flow_broker: FlowBroker, frozen_clock: FrozenClock, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("taskiq_flow.pytest_plugin.broker.clock_driver._MOST_AT_ONE_INSTANT", 30)
+    runs: list[datetime] = []
+
+    @flow_broker.task(task_name="again")
+    async def again() -> None:
+        runs.append(frozen_clock.now())
+        if how == "schedule":
+            kicker = again.kicker().with_schedule_id(f"number {len(runs)}")
+            await kicker.schedule_by_time(flow_broker.schedule_source, MIDNIGHT - timedelta(days=1))
+        elif len(runs) < 300:
+            await again.kicker().with_labels(delay=0.0001).kiq()
+
+    await again.schedule_by_time(flow_broker.schedule_source, MIDNIGHT + timedelta(seconds=30))
+    what = "schedule 'number [0-9]+' of task again" if how == "schedule" else "a message that is delayed"
+    with pytest.raises(StuckTasksError, match=rf"at 2026-03-29T00:00:30\+00:00 .* things have fired, and {what}"):
+        await frozen_clock.advance(60)
+    assert 30 <= len(runs) < 60
+    assert set(runs) == {MIDNIGHT + timedelta(seconds=30)}
+
+
+@AT_MIDNIGHT
+@pytest.mark.storage_backends("memory")
+async def test_much_may_be_due_at_one_instant(
+    flow_broker: FlowBroker, frozen_clock: FrozenClock, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    monkeypatch.setattr("taskiq_flow.pytest_plugin.broker.clock_driver._MOST_AT_ONE_INSTANT", 30)
+    for number in range(40):
+        await flow_broker.find_task("note").schedule_by_time(flow_broker.schedule_source, MIDNIGHT, str(number))
+    await frozen_clock.advance(1)
+    assert len(log) == 40
+
+
+@AT_MIDNIGHT
 @pytest.mark.storage_backends("memory")
 @pytest.mark.flow_broker(loses="still running")
 async def test_what_does_not_come_to_its_end_is_named(

@@ -176,7 +176,9 @@ class Adoption:
         for adopted in self.brokers.values():
             if task_name in adopted.broker.local_task_registry:
                 return adopted.broker
-        return cast(AsyncBroker, self._host)
+        shared = AsyncBroker.global_task_registry.get(task_name)
+        default = getattr(shared.broker, "_default_broker", None) if shared is not None else None
+        return cast(AsyncBroker, default if id(default) in self.brokers else self._host)
 
     def driven_sources(self) -> list[DrivenSource]:
         """Return what the clock drives: each source with the scheduler that sends its schedules."""
@@ -186,6 +188,7 @@ class Adoption:
             for source in scheduler.sources:
                 if id(source) not in known:
                     known.add(id(source))
+                    self._redirect_source(source)  # which may have been added to it since
                     driven.append(DrivenSource(source, partial(_itself, scheduler)))
         alone = [source for key, source in self._sources.items() if key not in known]
         driven += [DrivenSource(source, self._scheduler_of_tasks(source)) for source in alone]

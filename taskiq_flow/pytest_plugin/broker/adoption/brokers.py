@@ -33,6 +33,9 @@ class Host(Protocol):
     async def send(self, handler: MessageHandler, message: BrokerMessage) -> None:
         """Handle a message with a handler of the broker that it was sent to."""
 
+    async def wait_all(self) -> None:
+        """Wait until no task runs any more."""
+
     def find_task(self, task_name: str) -> "AsyncTaskiqDecoratedTask[Any, Any] | None":
         """Return a task of any broker."""
 
@@ -132,6 +135,10 @@ class AdoptedBroker:
         """Send a message to the test."""
         await self._host.send(self.handler, message)
 
+    async def wait_all(self) -> None:
+        """Wait until no task runs any more."""
+        await self._host.wait_all()
+
     def find_task(self, task_name: str) -> "AsyncTaskiqDecoratedTask[Any, Any] | None":
         """Return a task: one of the broker's own before those of others, which are known here as well."""
         return self.own_task(task_name) or self._host.find_task(task_name)
@@ -203,6 +210,10 @@ def _listen(self: Any) -> AsyncGenerator[bytes, None]:
     raise RuntimeError(f"{self!r} is adopted by a test, which runs its tasks by itself: it cannot be listened to")
 
 
+async def _wait_all(self: Any) -> None:
+    await delegate_of(self).wait_all()
+
+
 def _find_task(self: Any, task_name: str) -> Any:
     return delegate_of(self).find_task(task_name)
 
@@ -213,4 +224,5 @@ _STAND_IN: dict[str, Callable[..., Any]] = {
     "kick": _kick,
     "listen": _listen,
     "find_task": _find_task,
+    "wait_all": _wait_all,  # of an InMemoryBroker
 }

@@ -79,7 +79,7 @@ def _redirected(kind: type, base: type, stand_in: dict[str, Any], hooks: frozens
         return made
     library = library_class(kind, base)
     own_hooks = set() if is_of_a_library(library) else {name for name in hooks if _defines(library, base, name)}
-    methods = {name: method for name, method in stand_in.items() if name not in own_hooks}
+    methods = {name: each for name, each in stand_in.items() if hasattr(library, name) and name not in own_hooks}
     substitute = _subclass(library, (library,), methods)
     made = substitute if kind is library else _subclass(kind, (kind, substitute), {})
     _CLASSES[kind] = made
