@@ -66,6 +66,7 @@ class RegisteredStorage(StorageKind):
         """Return a store of that namespace, which the factory reaches by the scheme ``registered://``."""
         from taskiq_flow.storage.factory import StorageAdapterFactory
 
+        self._folder.mkdir(exist_ok=True)
         StorageAdapterFactory.register_scheme(_SCHEME, _build)
         backend = StorageBackend(self.name, self.is_real, self._origin, self._version, f"{_SCHEME}://{self.name}")
         return IsolatedStore(self, backend, namespace, self.process.run.id, clear=lambda: self._forget(namespace))
@@ -76,7 +77,6 @@ class RegisteredStorage(StorageKind):
 
     def make(self, namespace: str) -> "BaseStorageAdapter":
         """Return an adapter on the store of the test with this namespace."""
-        self._folder.mkdir(exist_ok=True)
         return self._make(namespace, self._folder)
 
     def _forget(self, namespace: str) -> None:
