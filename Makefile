@@ -1,4 +1,4 @@
-# make demo    a small application's pipeline tests on every storage, real Redis and PostgreSQL included
+# make demo    two small applications' tests on every storage, real Redis and PostgreSQL included
 # make test    this project's own tests
 # make contract  the contract suite on all storages, and on broken adapters: two tables
 # make check   lint, format and types
@@ -31,6 +31,7 @@ help:
 
 demo: $(READY)
 	$(BIN)/python -m pytest -c examples/orders/pytest.ini --rootdir examples/orders examples/orders -p no:randomly --storage-require=all $(ARGS)
+	$(BIN)/python -m pytest -c examples/shop_api/pytest.ini --rootdir examples/shop_api examples/shop_api -p no:randomly --storage-require=all $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --storage-backends=$(STORAGES) --storage-require=all $(ARGS)
