@@ -38,7 +38,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.hook.pytest_deselected(items=left_out)
 
 
-COMPANIONS = ("freezer", "hypothesispytest", "platformdirs", "pytest_cov", "rerunfailures", "timeout", "valkey")
+COMPANIONS = (
+    "freezer",
+    "hypothesispytest",
+    "inline_snapshot",
+    "platformdirs",
+    "pytest-bdd",
+    "pytest-datadir",
+    "pytest_cov",
+    "regressions",
+    "rerunfailures",
+    "syrupy",
+    "timeout",
+    "valkey",
+)
 """Plugins beside which the kit is tested in ``plugin/test_companions.py`` only."""
 
 SERVERS = [kind.name for kind in built_in() if kind.server is not None]

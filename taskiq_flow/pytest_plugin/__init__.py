@@ -14,7 +14,7 @@
 
 What tests annotate these with is exported here: :class:`StorageBackend`, :class:`FlowBroker`, :class:`StorageFaults`,
 :class:`FrozenClock`, :class:`MakeStorageAdapter`, :class:`MakeCacheAdapter`; and :class:`StuckTasksError`,
-:class:`StorageAdapterContract` and :class:`CacheAdapterContract`.
+:class:`StorageAdapterContract` and :class:`CacheAdapterContract`. :func:`without_storage` names a test for snapshots.
 
 Loaded in every pytest of everybody who has it installed: it imports no taskiq, no driver, nothing heavy.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from taskiq_flow.pytest_plugin.contract import CacheAdapterContract as CacheAdapterContract
     from taskiq_flow.pytest_plugin.contract import StorageAdapterContract as StorageAdapterContract
     from taskiq_flow.pytest_plugin.faults import StorageFaults as StorageFaults
+    from taskiq_flow.pytest_plugin.markers import without_storage as without_storage
     from taskiq_flow.pytest_plugin.protocols import MakeCacheAdapter as MakeCacheAdapter
     from taskiq_flow.pytest_plugin.protocols import MakeStorageAdapter as MakeStorageAdapter
     from taskiq_flow.pytest_plugin.stores.base import StorageBackend as StorageBackend
@@ -48,6 +49,7 @@ __all__ = [
     "StorageFaults",
     "StorageKind",
     "StuckTasksError",
+    "without_storage",
 ]
 
 pytest.register_assert_rewrite("taskiq_flow.pytest_plugin.contract")
@@ -67,6 +69,7 @@ if not TYPE_CHECKING:
             "StorageBackend": "taskiq_flow.pytest_plugin.stores.base",
             "StorageFaults": "taskiq_flow.pytest_plugin.faults",
             "StorageKind": "taskiq_flow.pytest_plugin.stores.base",
+            "without_storage": "taskiq_flow.pytest_plugin.markers",
             "StuckTasksError": "taskiq_flow.pytest_plugin.broker.deliveries",
         },
     )

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from taskiq_flow.pytest_plugin.options import GROUPS, Storages
+from taskiq_flow.pytest_plugin.report.matrix import test_name
 
-__all__ = ["add_markers", "marked_storages", "marker_arguments"]
+__all__ = ["add_markers", "marked_storages", "marker_arguments", "without_storage"]
 
 _MARKERS = (
     "storage_backends(*names, exclude=()): run this test on these storage backends only; names of backends or of the "
@@ -48,6 +49,15 @@ def marker_arguments(item: pytest.Item, name: str, *parameters: str) -> dict[str
     if len(marker.args) > len(parameters):
         raise pytest.UsageError(f"{item.nodeid}: marker {name} takes {', '.join(parameters)}, not {marker.args!r}")
     return dict(zip(parameters, marker.args, strict=False)) | _keywords(marker, item.nodeid, *parameters)
+
+
+def without_storage(item: pytest.Item) -> str:
+    """Return the name of a test without its storage: ``test_it[memory-1]`` on ``memory`` is ``test_it[1]``.
+
+    For tools that keep something by the names of tests, such as snapshots, and should keep one for all storages.
+    """
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return test_name(item.name, str(parameters.get("_storage_name", "")))
 
 
 def _keywords(marker: pytest.Mark, nodeid: str, *known: str) -> dict[str, Any]:
