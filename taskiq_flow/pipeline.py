@@ -1,5 +1,6 @@
 """``Pipeline``: a taskiq-pipelines pipeline whose runs have an id."""
 
+import base64
 import copy
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
@@ -235,12 +236,22 @@ class Pipeline(taskiq_pipelines.Pipeline[_P, _R]):
         return super().filter(task, param_name, skip_errors, check_interval, **additional_kwargs)
 
 
-def load_steps(broker: AsyncBroker, data: bytes) -> Steps:
+def load_steps(broker: AsyncBroker, data: bytes | str) -> Steps:
     """Return the steps that a message's label holds.
 
-    :raises ValueError: they are no steps; the serializer may raise other errors.
+    :param data: bytes, or what they become on their way: text, or Base64, as which schedule sources keep them.
+    :raises ValueError: if they are no steps; the serializer may raise other errors.
     """
+    if isinstance(data, str):
+        data = _as_bytes(data)
     return DumpedSteps.model_validate(broker.serializer.loadb(data)).root
+
+
+def _as_bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return text.encode()
 
 
 def dump_steps(broker: AsyncBroker, steps: Steps) -> bytes:

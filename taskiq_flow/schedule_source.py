@@ -11,11 +11,12 @@ from taskiq import ScheduledTask, ScheduleSource
 from taskiq.exceptions import ScheduledTaskCancelledError
 
 from taskiq_flow import clock
+from taskiq_flow._label_types import typed_labels
 from taskiq_flow.exceptions import ConfigurationError, SerializationError, UnsupportedOperationError
 from taskiq_flow.records.conversion import to_data
 from taskiq_flow.records.keys import checked_prefix, key_of
 from taskiq_flow.records.results import not_a_record
-from taskiq_flow.schedules import Timing
+from taskiq_flow.schedules import Timing, start_of_minute
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
@@ -57,6 +58,8 @@ class StorageScheduleSource(ScheduleSource):
     :param resend_after: seconds after which a one-off that was claimed and not sent is taken up again: more than the
         scheduler's ``--update-interval`` (a minute by default), which has to see that it was away.
     :param retry_for: seconds, in all, for which a storage that cannot be reached is asked again; 0 for one attempt.
+    :param skip_past_schedules: whether one-offs are left alone that were due before the minute in which this source was
+        first asked for schedules: those that a scheduler missed while it was away.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
     :raises ConfigurationError: if ``storage`` is no adapter, keys cannot begin with ``prefix``, or ``retry_for`` is
         negative.
@@ -70,6 +73,7 @@ class StorageScheduleSource(ScheduleSource):
         prefix: str = "schedule",
         resend_after: float | None = 300.0,
         retry_for: float = RETRY_FOR,
+        skip_past_schedules: bool = False,
         owns_storage: bool | None = None,
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
@@ -83,6 +87,9 @@ class StorageScheduleSource(ScheduleSource):
         self.retry_for = retry_for
         self._prefix = checked_prefix(prefix)
         self._claims_prefix = checked_prefix(f"{self._prefix}-claim")
+        self.skip_past_schedules = skip_past_schedules
+        self._since: int | None = None
+        """The minute in which schedules were first asked for."""
         self._owns_storage = bool(owns_storage)
         self._complained: set[str] = set()
 
@@ -99,20 +106,27 @@ class StorageScheduleSource(ScheduleSource):
         :raises SerializationError: if its arguments or labels are no data.
         :raises StorageError: if the storage failed.
         """
-        key, data = self._key(schedule.schedule_id), schedule.model_dump()
+        data = {**schedule.model_dump(), "labels": typed_labels(schedule.labels)}
+        key = self._key(schedule.schedule_id)
         try:
             await self._keep(key, data)
         except TypeError:  # the codec's refusal; custom adapters, on json, say it like this too
             await self._keep(key, to_data(data))
 
     async def get_schedules(self) -> list[ScheduledTask]:
-        """Return the schedules, in the order of their keys, but for the one-offs that are claimed.
+        """Return the schedules, in the order of their keys, but for the one-offs that are claimed, or to be skipped.
 
         :raises StorageError: if the storage failed.
         """
+        if self._since is None:
+            self._since = start_of_minute(clock.now_ms())
         keys = await self._patiently(lambda: self.storage.keys(f"{glob.escape(self._prefix)}:*"))
         found = [await self._read(key) for key in keys]
-        return [schedule for schedule in found if schedule is not None and not await self._is_under_way(schedule)]
+        return [
+            schedule
+            for schedule in found
+            if schedule is not None and not self._is_skipped(schedule) and not await self._is_under_way(schedule)
+        ]
 
     async def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule; nothing happens where there is none.
@@ -200,6 +214,10 @@ class StorageScheduleSource(ScheduleSource):
         if timing.is_one_off:
             key, due = self._claim_key(task.schedule_id), timing.due(0)
             await self._patiently(lambda: self.storage.compare_and_set(key, due, ABSENT))
+
+    def _is_skipped(self, schedule: ScheduledTask) -> bool:
+        timing = Timing.of(schedule)
+        return self.skip_past_schedules and timing.is_one_off and timing.due(0) < (self._since or 0)
 
     async def _is_under_way(self, schedule: ScheduledTask) -> bool:
         """Return whether a one-off is claimed: a scheduler is sending it, or has failed to."""

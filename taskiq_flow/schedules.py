@@ -10,7 +10,7 @@ from taskiq import ScheduledTask
 from taskiq_flow import clock
 from taskiq_flow.exceptions import ConfigurationError
 
-__all__ = ["Timing", "aware_time", "identity", "interval_of", "is_cron_due"]
+__all__ = ["Timing", "aware_time", "identity", "interval_of", "is_cron_due", "start_of_minute"]
 
 _MINUTE_MS = 60_000
 _SHORTEST_INTERVAL = 0.75
@@ -32,6 +32,11 @@ def interval_of(schedule: ScheduledTask) -> timedelta | None:
 def identity(schedule: ScheduledTask) -> tuple[Any, ...]:
     """Return what a schedule is known by: one that has been changed to another time is another one."""
     return (schedule.schedule_id, *Timing.of(schedule))
+
+
+def start_of_minute(instant: int) -> int:
+    """Return the instant at which an instant's minute begins, both in milliseconds since the epoch."""
+    return instant - instant % _MINUTE_MS
 
 
 def is_cron_due(schedule: ScheduledTask, minute: datetime) -> bool:
@@ -82,7 +87,7 @@ class Timing(NamedTuple):
         """Return the instant for which it is due, if it is due ``now``."""
         if self.time is not None:
             return clock.to_ms(self.time)
-        return now - now % _MINUTE_MS if self.cron is not None else now
+        return start_of_minute(now) if self.cron is not None else now
 
     def is_covered(self, due: int, sent: Any) -> bool:
         """Return whether what was ``sent`` last was for this instant; for intervals, too short before it.

@@ -65,6 +65,7 @@ def _modules() -> Iterator[Module]:
 MODULES = {module.name: module for module in _modules()}
 
 KNOW_TASKIQ = {
+    "_label_types.py",
     "records",
     "cli",
     "exceptions",
