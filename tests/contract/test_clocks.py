@@ -16,7 +16,7 @@ Kept = dict[str, tuple[int | None, str]]
 
 
 class SixMethods(BaseStorageAdapter):
-    """The six methods of the API page on a dict, with a clock that is handed in."""
+    """The six abstract methods on a dict, with a clock that is handed in."""
 
     def __init__(self, milliseconds: Callable[[], int], kept: Kept, ttl_seconds: float | None = None) -> None:
         self._milliseconds = milliseconds

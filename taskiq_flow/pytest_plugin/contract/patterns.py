@@ -47,7 +47,7 @@ class PatternRules(Suite):
 
     @rule
     async def test_keys_lists_more_keys_than_a_page(self, check: RuleCheck) -> None:
-        """``keys`` lists each live key once, however many there are: also where a server returns them by the page."""
+        """``keys`` lists each live key once, however many there are: also if a server returns them in pages."""
         wanted = await check.store_many(self.many_keys)
         await check.storage.set("another", 1)
         check.expect(await check.storage.keys("key:*"), wanted)
