@@ -45,7 +45,7 @@ class SixMethods(BaseStorageAdapter):
         return key in self._kept and not self._has_expired(key)
 
     async def keys(self, pattern: str = "*") -> list[str]:
-        matches = rules.matcher(pattern)
+        matches = rules.matcher(rules.checked_pattern(pattern))
         with self._lock:
             return sorted(key for key in self._kept if matches(key) and not self._has_expired(key))
 

@@ -151,11 +151,8 @@ def test_a_misspelt_variable_is_a_usage_error(inner: InnerRun, monkeypatch: pyte
     monkeypatch.setenv("TASKIQ_FLOW_TEST_REDIS_URI", "redis://:secret@127.0.0.1:1")
     result = inner(ONE_TEST)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        [
-            "ERROR: unknown environment variable TASKIQ_FLOW_TEST_REDIS_URI; did you mean TASKIQ_FLOW_TEST_REDIS_URL? Known: *"
-        ]
-    )
+    told = "unknown environment variable TASKIQ_FLOW_TEST_REDIS_URI; did you mean TASKIQ_FLOW_TEST_REDIS_URL? Known: "
+    result.stderr.fnmatch_lines([f"ERROR: {told}*"])
     assert "secret" not in result.stderr.str()
 
 

@@ -24,6 +24,14 @@ class PatternRules(Suite):
             check.expect(await check.storage.keys(pattern), wanted, f"the pattern {pattern!r}")
 
     @rule
+    async def test_a_pattern_of_more_than_4096_characters_is_refused(self, check: RuleCheck) -> None:
+        """A pattern is at most 4,096 characters long; else ValueError."""
+        key = "k" * 1024
+        await check.storage.set(key, 1)
+        check.expect(await check.storage.keys("*" * 3072 + key), [key])
+        await check.raises(check.storage.keys("*" * 3073 + key), ValueError)
+
+    @rule
     async def test_keys_without_pattern_lists_all(self, check: RuleCheck) -> None:
         """``keys()`` lists every live key."""
         for key in LEGAL_KEYS[:25]:
