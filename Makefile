@@ -5,6 +5,7 @@
 # make fuzz    the differential test, 20,000 random steps on each storage (STEPS=…)
 # make faults  storages under fault: 100 kills, restarts, 100,000 calls on each (a sample of it is in make test)
 # make bench   what the kit costs, beside its targets and peers: a table (ARGS=--quick)
+# make mutants each small change to the clock, the codec and the rules of arguments: is there a test that sees it?
 # make lowest  install the oldest versions that pyproject.toml promises, for make test
 #
 # Each sets up what it needs first, in .venv, from Python 3.11 or newer and nothing else.
@@ -49,6 +50,11 @@ faults: $(READY)
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks.harness $(ARGS)
 
+.PHONY: mutants
+mutants: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mutants
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
 
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
@@ -86,4 +92,4 @@ lowest: $(READY)
 		--group dev --editable '.[redis,postgres,mysql,pytest]'
 
 clean:
-	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist mutants

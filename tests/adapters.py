@@ -8,7 +8,7 @@ __all__ = ["SixMethods"]
 
 
 class SixMethods(BaseStorageAdapter):
-    """A custom adapter: the page's abstract methods and nothing else, over another adapter."""
+    """A custom adapter: the six abstract methods and nothing else, over another adapter."""
 
     def __init__(self, inner: BaseStorageAdapter) -> None:
         self.inner = inner

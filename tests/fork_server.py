@@ -41,7 +41,7 @@ class ForkServer:
     def __init__(self) -> None:
         self.environment = dict(os.environ)
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def run(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: Path, err: Path) -> int:
@@ -87,7 +87,7 @@ def _become_pytest(arguments: list[str], folder: str, environment: dict[str, str
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[1:] = arguments
-    sys.path[0] = folder
+    sys.path.insert(0, folder)
     runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 
 

@@ -257,7 +257,7 @@ async def test_nothing_of_a_failure_outlives_the_lock(
 
 
 class SixMethods(BaseStorageAdapter):
-    """An adapter with the page's six methods, and nothing that is atomic."""
+    """An adapter with the six abstract methods, and nothing that is atomic."""
 
     def __init__(self) -> None:
         self._inner = InMemoryStorageAdapter()

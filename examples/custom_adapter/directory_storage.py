@@ -82,7 +82,7 @@ class DirectoryStorageAdapter(BaseStorageAdapter):
         return await self._live(key) is not None
 
     async def keys(self, pattern: str = "*") -> list[str]:
-        matches = rules.matcher(pattern)
+        matches = rules.matcher(rules.checked_pattern(pattern))
         stored = await self._threads.run(lambda: list(self._all()))
         return sorted(one.key for one in stored if not one.has_expired() and matches(one.key))
 

@@ -136,7 +136,7 @@ class StorageMiddleware(TaskiqMiddleware):
         data = stored.to_data()
         try:
             await self.storage.set_entry(StorageEntry(stored.key, data, stored.created_at, expires_at, stored.metadata))
-        except UnsupportedOperationError:  # an adapter with the page's six methods; metadata is in the data, too
+        except UnsupportedOperationError:  # an adapter with the six methods only; metadata is in the data, too
             await self.storage.set(stored.key, data, ttl_seconds)
 
     def _ttl_seconds(self, message: TaskiqMessage) -> float | None:

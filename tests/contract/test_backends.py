@@ -13,7 +13,6 @@ from sqlalchemy.pool import NullPool
 
 from taskiq_flow.pytest_plugin import StorageAdapterContract
 from taskiq_flow.pytest_plugin.contract.concurrency import ConcurrencyRules
-from taskiq_flow.pytest_plugin.contract.keys import KeyRules
 from taskiq_flow.pytest_plugin.contract.lifecycle import LifecycleRules
 from taskiq_flow.pytest_plugin.contract.suite import Suite
 from taskiq_flow.storage import RedisStorageAdapter, SQLAlchemyStorageAdapter
@@ -28,6 +27,8 @@ class TestEveryStorage(StorageAdapterContract):
 
 class _MadeHere(Suite):
     """An adapter that a subclass makes; what is made is closed after the test."""
+
+    many_keys = 100  # TestEveryStorage has more than a page
 
     def make(self, path: Path, **settings: Any) -> BackendAdapter:
         raise NotImplementedError
@@ -55,8 +56,6 @@ class _MadeHere(Suite):
 class TestSQLiteInThreads(_MadeHere, StorageAdapterContract):
     """``async_mode=False``: Python's own driver, in threads."""
 
-    many_keys = 100  # each write waits for the disk here; on SQLite too, TestEveryStorage has more than a page
-
     def make(self, path: Path, **settings: Any) -> BackendAdapter:
         return SQLAlchemyStorageAdapter(f"sqlite:///{path / 'storage.db'}", async_mode=False, **settings)
 
@@ -75,7 +74,7 @@ class TestSQLiteInMemoryInThreads(_MadeHere, StorageAdapterContract):
         return SQLAlchemyStorageAdapter("sqlite://", async_mode=False, **settings)
 
 
-class TestAsyncEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifecycleRules):
+class TestAsyncEngineHandedIn(_MadeHere, ConcurrencyRules, LifecycleRules):
     lacks: ClassVar = {
         "event_loops": "the engine that was handed in belongs to the event loop on which it was first used"
     }
@@ -86,13 +85,14 @@ class TestAsyncEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifecycleRu
         return SQLAlchemyStorageAdapter(engine=engine, **settings)
 
 
-class TestEngineHandedIn(_MadeHere, KeyRules, ConcurrencyRules, LifecycleRules):
+class TestEngineHandedIn(_MadeHere, ConcurrencyRules, LifecycleRules):
     def make(self, path: Path, **settings: Any) -> BackendAdapter:
         engine = create_engine(f"sqlite:///{path / 'storage.db'}", poolclass=NullPool)
         return SQLAlchemyStorageAdapter(engine=engine, **settings)
 
 
 class TestRedisClientHandedIn(StorageAdapterContract):
+    many_keys = 100
     lacks: ClassVar = {
         "event_loops": "the client that was handed in belongs to the event loop on which it was first used"
     }

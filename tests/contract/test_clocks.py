@@ -16,7 +16,7 @@ Kept = dict[str, tuple[int | None, str]]
 
 
 class SixMethods(BaseStorageAdapter):
-    """The six methods of the API page on a dict, with a clock that is handed in."""
+    """The six abstract methods on a dict, with a clock that is handed in."""
 
     def __init__(self, milliseconds: Callable[[], int], kept: Kept, ttl_seconds: float | None = None) -> None:
         self._milliseconds = milliseconds
@@ -45,7 +45,7 @@ class SixMethods(BaseStorageAdapter):
         return key in self._kept and not self._has_expired(key)
 
     async def keys(self, pattern: str = "*") -> list[str]:
-        matches = rules.matcher(pattern)
+        matches = rules.matcher(rules.checked_pattern(pattern))
         with self._lock:
             return sorted(key for key in self._kept if matches(key) and not self._has_expired(key))
 

@@ -1,8 +1,8 @@
-"""The plain model: what CONTRACT.md promises, on a dict and a number.
+"""The plain model: what docs/contract.md promises, on a dict and a number.
 
 Written from the contract's page alone. It takes nothing from the implementation but names: of the errors, of
 ``StorageEntry``, and ``ABSENT``. It keeps its own time, finds patterns with the standard library, and stores nothing
-but Python objects. Where the page leaves something open, the answer here is the one that all backends have to give:
+but Python objects. Where that leaves something open, the answer here is the one that all backends have to give:
 
 - of several faults in one call the key's comes first, then the expected value's, the time to live's, the value's;
 - ``delete`` of an expired entry leaves it to ``cleanup``, which counts it;

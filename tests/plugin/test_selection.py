@@ -151,9 +151,8 @@ def test_a_misspelt_variable_is_a_usage_error(inner: InnerRun, monkeypatch: pyte
     monkeypatch.setenv("TASKIQ_FLOW_TEST_REDIS_URI", "redis://:secret@127.0.0.1:1")
     result = inner(ONE_TEST)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["ERROR: unknown environment variable TASKIQ_FLOW_TEST_REDIS_URI; known: *_SERVERS, *_REDIS_URL, *"]
-    )
+    told = "unknown environment variable TASKIQ_FLOW_TEST_REDIS_URI; did you mean TASKIQ_FLOW_TEST_REDIS_URL? Known: "
+    result.stderr.fnmatch_lines([f"ERROR: {told}*"])
     assert "secret" not in result.stderr.str()
 
 
@@ -186,29 +185,6 @@ def test_names_in_toml_may_be_a_list(inner: InnerRun, pytester: pytest.Pytester)
         """
     )
     assert ran(inner(ONE_TEST, "-v", "-c", "pyproject.toml")) == ["memory", "sqlite"]
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        """
-        import unittest
-        import pytest
-
-        @pytest.mark.usefixtures("storage_adapter")
-        class TestIt(unittest.TestCase):
-            def test_it(self): ...
-        """,
-        """
-        def test_it(request):
-            request.getfixturevalue("storage_adapter")
-        """,
-    ],
-)
-def test_what_cannot_run_once_for_each_storage_is_told_why(inner: InnerRun, code: str) -> None:
-    result = inner(code)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*this test uses a storage, and pytest cannot run it once for each: *"])
 
 
 def test_group_all_of_required_means_those_of_the_run(inner: InnerRun) -> None:

@@ -24,6 +24,14 @@ class PatternRules(Suite):
             check.expect(await check.storage.keys(pattern), wanted, f"the pattern {pattern!r}")
 
     @rule
+    async def test_a_pattern_of_more_than_4096_characters_is_refused(self, check: RuleCheck) -> None:
+        """A pattern is at most 4,096 characters long; else ValueError."""
+        key = "k" * 1024
+        await check.storage.set(key, 1)
+        check.expect(await check.storage.keys("*" * 3072 + key), [key])
+        await check.raises(check.storage.keys("*" * 3073 + key), ValueError)
+
+    @rule
     async def test_keys_without_pattern_lists_all(self, check: RuleCheck) -> None:
         """``keys()`` lists every live key."""
         for key in LEGAL_KEYS[:25]:
@@ -47,7 +55,7 @@ class PatternRules(Suite):
 
     @rule
     async def test_keys_lists_more_keys_than_a_page(self, check: RuleCheck) -> None:
-        """``keys`` lists each live key once, however many there are: also where a server returns them by the page."""
+        """``keys`` lists each live key once, however many there are: also if a server returns them in pages."""
         wanted = await check.store_many(self.many_keys)
         await check.storage.set("another", 1)
         check.expect(await check.storage.keys("key:*"), wanted)

@@ -229,8 +229,8 @@ class CleanupRules(Suite):
     @needs("movable_time")
     @rule
     async def test_cleanup_removes_more_entries_than_a_page(self, check: RuleCheck) -> None:
-        """``cleanup`` removes and counts all expired entries, however many: also where a server returns them by the
-        page.
+        """``cleanup`` removes and counts all expired entries, however many: also if a server returns them in
+        pages.
         """
         await check.store_many(self.many_keys, ttl_seconds=check.ttl)
         await check.storage.set("stays", 1)

@@ -95,6 +95,13 @@ class BracesPatterns(_OtherPatterns):
         return fnmatch.fnmatchcase(key, pattern)
 
 
+class EndlessPatterns(Memory):
+    """A pattern may be of any length."""
+
+    async def keys(self, pattern: str = "*") -> list[str]:
+        return await super().keys(pattern.lstrip("*") if len(pattern) > 4096 else pattern)
+
+
 class KeysInOrderOfInsertion(Memory):
     """``keys`` comes in the order in which entries were set."""
 

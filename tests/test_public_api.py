@@ -1,4 +1,4 @@
-"""The API page: its names, signatures, defaults, and every block of its code, with the imports that it leaves out."""
+"""The public interface that taskiq-flow 1.2 documents: names, signatures, defaults, and its examples."""
 
 import asyncio
 import dataclasses
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 # --- names and signatures ---------------------------------------------------------------------------------------------
 
 
-def test_modules_have_the_pages_names() -> None:
+def test_modules_have_the_documented_names() -> None:
     import taskiq_flow.middlewares
     import taskiq_flow.middlewares.storage
     import taskiq_flow.storage
@@ -85,7 +85,7 @@ def test_parameters_and_defaults(function: Any, expected: dict[str, Any]) -> Non
     assert list(parameters)[: len(expected)] == list(expected), "they may be given by position, too"
 
 
-def test_storage_entry_has_the_pages_attributes_and_methods() -> None:
+def test_storage_entry_has_the_documented_attributes_and_methods() -> None:
     assert [field.name for field in dataclasses.fields(StorageEntry)] == [
         "key",
         "value",
@@ -291,7 +291,7 @@ async def _leaves_its_result(broker: InMemoryBroker, storage: BaseStorageAdapter
     await broker.shutdown()
 
 
-# --- what the page's tables say ---------------------------------------------------------------------------------------
+# --- defaults and meanings --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
