@@ -60,6 +60,8 @@ class TaskiqFlowConfig(BaseSettings):
     """Seconds to wait for a connection."""
     storage_operation_timeout: float = DEFAULT_TIMEOUT
     """Seconds that one storage operation may take in all."""
+    storage_max_connections: int | None = None
+    """How many connections each event loop may have open; None for the adapter's default."""
 
     cache_enabled: bool = True
     """Whether the ``CacheMiddleware`` of ``create_default_middlewares`` caches."""

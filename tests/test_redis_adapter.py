@@ -336,49 +336,6 @@ async def test_client_that_decodes_lists_keys_beside_foreign_entries(url: str, r
         assert await adapter.keys() == ["foreign", "key"]
 
 
-@pytest.mark.parametrize("url", ["http://h", "localhost", "", "redis:/h", "redis+sentinel://h", "postgresql://h"])
-def test_url_of_another_kind_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"known schemes: redis://, rediss://, unix://"):
-        RedisStorageAdapter(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("redis://:s3cret@h:port", "a port or query value"),
-        ("redis://:s3#cret@h", "a port or query value"),
-        ("redis://:s3cret@h?nonsense=1", "an unknown query parameter"),
-        ("redis://:s3cret@h?db=one", "a port or query value"),
-        ("redis://:s3cret@h:65536", "a port or query value"),
-        ("valkey://:s3cret@h:65536", "a port or query value"),
-        ("redis://:s3cret@h?port=65536", "a port or query value"),
-        ("redis://:s3cret@h?port=-1", "a port or query value"),
-        ("redis://:s3cret@h?port=one", "a port or query value"),
-    ],
-)
-def test_url_that_cannot_be_used_is_refused(url: str, problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"has {problem} that cannot be used; a password") as raised:
-        RedisStorageAdapter(url)
-    assert "s3" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://h:0", "redis://h:0"),
-        ("redis://h:65535", "redis://h:65535"),
-        ("redis://h?port=0", "redis://h?***"),
-        ("redis://h?port=65535", "redis://h?***"),
-        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
-        ("valkeys://h", "valkeys://h"),
-        ("redis://h?client_name=a://b", "redis://h?***"),
-        ("valkey://h?client_name=a://b", "valkey://h?***"),
-    ],
-)
-def test_usable_url_is_shown_masked(url: str, shown: str) -> None:
-    assert f"({shown}, " in repr(RedisStorageAdapter(url))
-
-
 @pytest.mark.parametrize("query", ["", "?lib_name=mine&lib_version=7", "?protocol=3"])
 @pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated:DeprecationWarning")
 async def test_connection_sends_nothing_that_it_need_not(query: str) -> None:

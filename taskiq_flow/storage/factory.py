@@ -246,6 +246,7 @@ def _build_sqlalchemy(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
         config.storage_ttl_seconds,
         namespace=config.storage_namespace,
         table=config.storage_table,
+        max_connections=config.storage_max_connections,
         connect_timeout=config.storage_connect_timeout,
         operation_timeout=config.storage_operation_timeout,
     )
@@ -342,6 +343,7 @@ def _redis_settings(config: TaskiqFlowConfig) -> dict[str, Any]:
     return {
         "ttl_seconds": config.storage_ttl_seconds,
         "namespace": config.storage_namespace,
+        **({} if config.storage_max_connections is None else {"max_connections": config.storage_max_connections}),
         "connect_timeout": config.storage_connect_timeout,
         "operation_timeout": config.storage_operation_timeout,
     }

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from taskiq_flow.storage.forks import leave_to_parent, reset_in_child
+
 __all__ = ["PerLoop"]
 
 T = TypeVar("T")
@@ -43,6 +45,12 @@ class PerLoop(Generic[T]):
         self._held: dict[asyncio.AbstractEventLoop, _Held[T]] = {}
         self._closing: dict[asyncio.AbstractEventLoop, T] = {}
         self._lock = threading.Lock()
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Forget what the parent process opened; its loops do not run here."""
+        leave_to_parent((self._held, self._closing))
+        self._held, self._closing, self._lock = {}, {}, threading.Lock()
 
     async def get(self) -> T:
         """Return the running loop's resource, made now if need be."""

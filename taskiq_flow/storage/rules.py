@@ -17,6 +17,7 @@ __all__ = [
     "MAX_PATTERN_LENGTH",
     "MAX_TTL_SECONDS",
     "checked_key",
+    "checked_max_connections",
     "checked_namespace",
     "checked_pattern",
     "checked_timeout",
@@ -80,6 +81,16 @@ def checked_timeout(name: str, seconds: float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise ConfigurationError(f"{name} must be a number of seconds above 0, not {seconds!r}")
     return float(seconds)
+
+
+def checked_max_connections(number: int) -> int:
+    """Return a number of connections.
+
+    :raises ConfigurationError: if it is not a whole number above 0.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ConfigurationError(f"max_connections must be a whole number above 0, not {number!r}")
+    return number
 
 
 def checked_pattern(pattern: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from taskiq_flow.storage.cancellation import forget_outcome
+from taskiq_flow.storage.forks import leave_to_parent, reset_in_child
 from taskiq_flow.storage.testing import is_recycling, when_recycling_ends
 
 __all__ = ["Threads", "end_idle_threads"]
@@ -38,9 +39,14 @@ class Threads:
     def __init__(self, at_most: int) -> None:
         self._at_most = at_most
         self._executor: ThreadPoolExecutor | None = None
-        self._process = 0
         self._at_work: set[Future[Any]] = set()
         self._lock = threading.Lock()
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Forget the threads: a fork takes none along."""
+        leave_to_parent(self._executor)
+        self._executor, self._at_work, self._lock = None, set(), threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what ``work`` returns in a thread.
@@ -75,16 +81,15 @@ class Threads:
         Threads that have work to do end after it.
         """
         with self._lock:
-            if is_recycling() and self._executor is not None and self._process == os.getpid() and not self._at_work:
-                _idle[self._process, self._at_most].append(self._executor)
+            if is_recycling() and self._executor is not None and not self._at_work:
+                _idle[os.getpid(), self._at_most].append(self._executor)
                 self._executor = None
         self.end()
 
     def _begin(self, work: Callable[[], T]) -> "Future[T]":
         with self._lock:
-            if self._executor is None or self._process != os.getpid():  # of threads, a fork takes none along
-                self._process, self._at_work = os.getpid(), set()
-                idle = _idle[self._process, self._at_most]
+            if self._executor is None:
+                idle = _idle[os.getpid(), self._at_most]
                 self._executor = idle.pop() if idle else ThreadPoolExecutor(self._at_most, "taskiq-flow")
             running = self._executor.submit(partial(copy_context().run, work))
             self._at_work.add(running)

@@ -125,11 +125,7 @@ def _secrets(url: str) -> Iterator[str]:
 
 
 def for_driver(url: "URL") -> "tuple[URL, dict[str, Any]]":
-    """Return the URL as its driver takes it, and the arguments that the driver is told beside it.
+    """Return the URL as its driver takes it, and the arguments that the driver is told beside it."""
+    from taskiq_flow.storage.sql import drivers
 
-    asyncpg has another form for libpq's ``application_name``, which no URL can say.
-    """
-    name = url.query.get("application_name")
-    if name is None or url.get_driver_name() != "asyncpg":
-        return url, {}
-    return url.difference_update_query(["application_name"]), {"server_settings": {"application_name": name}}
+    return drivers.for_driver(url.difference_update_query(["max_connections", "pgbouncer"]))

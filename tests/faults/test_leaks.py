@@ -12,8 +12,8 @@ from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.factory import StorageAdapterFactory
 from taskiq_flow.storage.sql import SQLAlchemyStorageAdapter
-from taskiq_flow.storage.sql.engines import is_in_memory
 from taskiq_flow.storage.sql.runners import ThreadRunner
+from taskiq_flow.storage.sql.urls import is_in_memory
 from tests.faults.conftest import Amount, Tell
 from tests.faults.resources import held, nothing_is_left, open_files, others_have_ended, settled
 from tests.faults.storages import IN_THREADS, SERVERS, on

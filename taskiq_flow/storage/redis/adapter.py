@@ -13,8 +13,9 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
 from taskiq_flow.storage.failures import Diagnosis
 from taskiq_flow.storage.redis import codec, transactions
-from taskiq_flow.storage.redis.clients import Client, Clients, ClientsPerLoop, GivenClient, factory_for
+from taskiq_flow.storage.redis.clients import Client, Clients, ClientsPerLoop, GivenClient
 from taskiq_flow.storage.redis.errors import diagnose
+from taskiq_flow.storage.redis.urls import factory_for
 from taskiq_flow.storage.testing import server_ttl_grace
 from taskiq_flow.storage.urls import masked
 
@@ -29,8 +30,8 @@ _BATCH = 1000
 class RedisStorageAdapter(BackendAdapter):
     """Entries on a Redis or Valkey server, with its native time to live set as well.
 
-    :param redis_url: ``redis://``, ``rediss://`` (TLS), ``unix://``, ``valkey://``, ``redis+cluster://`` …; redis-py's
-        query parameters are understood.
+    :param redis_url: ``redis://``, ``rediss://`` (TLS), ``unix://``, ``valkey://``, ``redis+cluster://``,
+        ``redis+sentinel://host:port,host:port/service/database`` …; redis-py's query parameters are understood.
     :param ttl_seconds: default time to live in seconds; None for no expiry.
     :param namespace: the first part of every key on the server, see :class:`BackendAdapter`.
     :param client: a client to use instead of ``redis_url``; it is not closed by this adapter, and bound to the event
@@ -41,7 +42,7 @@ class RedisStorageAdapter(BackendAdapter):
     :param operation_timeout: seconds one call may take in all.
     :param max_connections: how many connections each event loop may have open, to each node of a cluster; further calls
         wait for one.
-    :raises ConfigurationError: if the URL's scheme is not one of Redis.
+    :raises ConfigurationError: if the URL cannot be used.
     """
 
     backend = "Redis"
@@ -61,11 +62,12 @@ class RedisStorageAdapter(BackendAdapter):
     ) -> None:
         super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=operation_timeout)
         rules.checked_timeout("connect_timeout", connect_timeout)
+        rules.checked_max_connections(max_connections)
         self._clients: Clients
         if client_factory is not None or client is not None:
             self._server = address or "a client that was passed in"
         else:
-            self._server, self._secret_url = masked(redis_url), redis_url
+            self._server, self._secret_url = masked(redis_url.strip()), redis_url
             client_factory = factory_for(redis_url, connect_timeout, max_connections)
         if client_factory is not None:
             self._clients = ClientsPerLoop(client_factory, max_connections)

@@ -1,22 +1,20 @@
-"""Clients of redis-py: how they are made from a URL, kept for each event loop, and closed."""
+"""Clients of redis-py: their options, how they are kept for each event loop, and closed."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from inspect import signature
 from typing import Any, TypeAlias
 
 import anyio
 from redis import exceptions as redis_errors
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.storage.loops import PerLoop
 from taskiq_flow.storage.redis.errors import ROLE_CHANGED
-from taskiq_flow.storage.urls import masked
 
 __all__ = [
     "QUIET",
@@ -26,15 +24,10 @@ __all__ = [
     "GivenClient",
     "client_options",
     "cluster_client_options",
-    "factory_for",
 ]
 
 # redis-py types every command as "awaitable or not", for its synchronous and asynchronous clients at once.
 Client: TypeAlias = Any
-
-_CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
-_VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
-_PLAIN_SCHEMES = ("redis", "rediss", "unix")
 
 # --- options ----------------------------------------------------------------------------------------------------------
 
@@ -88,53 +81,6 @@ def cluster_client_options(connect_timeout: float) -> dict[str, Any]:
     options = {name: option for name, option in client_options(connect_timeout).items() if name.startswith("socket_")}
     known = signature(RedisCluster).parameters  # from redis-py 7.2 to 7.4.0, clusters cannot do what clients can
     return {**options, **{name: option for name, option in QUIET.items() if name in known}, "reinitialize_steps": 0}
-
-
-# --- URLs -------------------------------------------------------------------------------------------------------------
-
-
-def factory_for(url: str, connect_timeout: float, max_connections: int) -> Callable[[], Client]:
-    """Return what makes clients for a URL.
-
-    :raises ConfigurationError: if the scheme is not one of Redis, or redis-py cannot use the rest.
-    """
-    scheme, separator, rest = url.partition("://")
-    plain_url = f"{ {**_CLUSTER_SCHEMES, **_VALKEY_SCHEMES}.get(scheme, scheme) }://{rest}"
-    if not separator or plain_url.partition("://")[0] not in _PLAIN_SCHEMES:
-        known = ", ".join(f"{known}://" for known in (*_PLAIN_SCHEMES, *_VALKEY_SCHEMES, *_CLUSTER_SCHEMES))
-        raise ConfigurationError(f"{masked(url)!r} is not a Redis URL; known schemes: {known}")
-    _check(url, plain_url)
-    options = (cluster_client_options if scheme in _CLUSTER_SCHEMES else client_options)(connect_timeout)
-    if "lib_" in plain_url.partition("?")[2]:  # lib_name and lib_version, which redis-py has another parameter for
-        options.pop("driver_info", None)
-    if scheme in _CLUSTER_SCHEMES:
-        return lambda: RedisCluster.from_url(plain_url, max_connections=max_connections, **options)
-
-    def make() -> Client:
-        pool = BlockingConnectionPool.from_url(plain_url, max_connections=max_connections, timeout=None, **options)
-        return Redis.from_pool(pool)
-
-    return make
-
-
-@lru_cache
-def _check(url: str, plain_url: str) -> None:
-    """Refuse a URL of which redis-py would say only at the first call that it cannot use it; connects to nothing."""
-    # Without redis-py's message, which may repeat a part of the password.
-    problem = "a port or query value"
-    try:
-        pool: Any = BlockingConnectionPool.from_url(plain_url)
-        pool.connection_class(**pool.connection_kwargs)
-        if 0 <= int(pool.connection_kwargs.get("port", 0)) < 65536:  # a text where it is in the query
-            return
-    except TypeError:
-        problem = "an unknown query parameter"
-    except ValueError:
-        pass
-    raise ConfigurationError(
-        f"the Redis URL {masked(url)!r} has {problem} that cannot be used; "
-        "a password with any of / ? # @ must be quoted (urllib.parse.quote)"
-    )
 
 
 # --- clients, one for each event loop ---------------------------------------------------------------------------------

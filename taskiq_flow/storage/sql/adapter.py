@@ -10,26 +10,21 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Executable
+from sqlalchemy import URL, Connection, Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
 from taskiq_flow.storage.failures import Diagnosis, Failure
-from taskiq_flow.storage.sql.engines import (
-    EnginesPerLoop,
-    GivenEngine,
-    LazyEngine,
-    is_in_memory,
-    new_engine,
-    usable_url,
-)
-from taskiq_flow.storage.sql.errors import TooLargeError, diagnose
+from taskiq_flow.storage.sql import pgbouncer
+from taskiq_flow.storage.sql.engines import EngineSettings, EnginesPerLoop, GivenEngine, LazyEngine, new_engine
+from taskiq_flow.storage.sql.errors import NotConnectedError, TooLargeError, diagnose
 from taskiq_flow.storage.sql.runners import AsyncRunner, GivenAsyncRunner, Runner, ThreadRunner
 from taskiq_flow.storage.sql.schema import checked_table
 from taskiq_flow.storage.sql.statements import LARGEST_PACKET, packet_size, statements
 from taskiq_flow.storage.sql.tables import with_table
+from taskiq_flow.storage.sql.urls import is_in_memory, usable_url
 from taskiq_flow.storage.urls import masked
 
 __all__ = ["SQLAlchemyStorageAdapter", "SQLiteStorageAdapter"]
@@ -55,6 +50,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     :param engine: an engine to use instead of ``db_url``; this adapter does not dispose of it. An ``AsyncEngine`` is
         bound to the event loop that it was first used on.
     :param connect_timeout: seconds to wait for a connection.
+    :param max_connections: how many connections each event loop may have open, or, in threads, this adapter; further
+        calls wait for one. The URL may say it, too: ``?max_connections=4``. By default 15, and 5 for SQLite.
     :param operation_timeout: seconds one call may take in all, waiting for locks included.
     :raises ConfigurationError: if the URL cannot be used, or its driver does not fit ``async_mode``.
     :raises MissingDependencyError: if the URL's driver is not installed.
@@ -73,15 +70,28 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         engine: AsyncEngine | Engine | None = None,
         connect_timeout: float = 5.0,
         operation_timeout: float = DEFAULT_TIMEOUT,
+        max_connections: int | None = None,
     ) -> None:
         super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=operation_timeout)
         self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
+        if max_connections is not None:
+            rules.checked_max_connections(max_connections)
         if engine is None:
-            self._url, dialect = usable_url(db_url, async_mode)
-            self._runner = _runner_for_url(self._url, async_mode, connect_timeout, operation_timeout)
+            database = usable_url(db_url, async_mode)
+            self._url, dialect = database.url, database.dialect
+            self._runner = _runner_for_url(
+                EngineSettings(
+                    database,
+                    async_mode and dialect.name != "sqlite",
+                    connect_timeout,
+                    operation_timeout,
+                    max_connections or database.max_connections or _default_connections(dialect.name),
+                )
+            )
         else:
             self._url, dialect = engine.url, type(engine.dialect)
-            self._runner = _runner_for_engine(engine, connect_timeout, operation_timeout)
+            limit = max_connections or _default_connections(dialect.name)
+            self._runner = _runner_for_engine(engine, connect_timeout, operation_timeout, limit)
         given = db_url if engine is None else engine.url
         self._secret_url = given if isinstance(given, str) else given.render_as_string(hide_password=False)
         self.backend = _NAMES.get(dialect.name, dialect.name)
@@ -156,7 +166,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
-        return await self._runner.run(partial(with_table, self._statements.table, work))
+        try:
+            return await self._runner.run(partial(with_table, self._statements.table, work))
+        except (NotConnectedError, exc.DBAPIError) as error:
+            if pgbouncer.speaks(error.error if isinstance(error, NotConnectedError) else error):
+                pgbouncer.remember(self._url)  # who calls asks again, of an engine that does without names
+                await self._runner.aclose()
+            raise
 
     async def _run_with(self, row: dict[str, Any], work: Callable[[Connection], T]) -> T:
         """Return what ``work``, which sends ``row``, returns.
@@ -204,28 +220,31 @@ def _decoded(key: Any) -> str | None:
         return None
 
 
-def _runner_for_url(url: URL, async_mode: bool, connect_timeout: float, operation_timeout: float) -> Runner:
+def _default_connections(dialect: str) -> int:
+    # As many as SQLAlchemy's pools have unless told otherwise; in SQLite, where one writes at a time, as many as they
+    # keep open.
+    return 5 if dialect == "sqlite" else 15
+
+
+def _runner_for_url(settings: EngineSettings) -> Runner:
     # SQLite is always reached through Python's own driver, in threads. So does aiosqlite, with a thread for each
     # connection and a dozen calls to it for each statement; and with SQLAlchemy it leaves a task that never ends where
     # a connection is closed twice. A database in memory lives in one connection, which no event loop may own.
-    is_sqlite = url.get_backend_name() == "sqlite"
-    if async_mode and not is_sqlite:
-        engines = EnginesPerLoop(partial(new_engine, url, True, connect_timeout, operation_timeout))
-        return AsyncRunner(engines, connect_timeout, operation_timeout)
+    url = settings.database.url
+    make = partial(new_engine, settings)
+    if settings.asynchronous:
+        return AsyncRunner(EnginesPerLoop(make), settings.connect_timeout, settings.operation_timeout)
     return ThreadRunner(
-        LazyEngine(partial(new_engine, url, False, connect_timeout, operation_timeout)),
-        is_sqlite=is_sqlite,
-        one_at_a_time=is_sqlite and is_in_memory(url),
-        operation_timeout=operation_timeout,
+        LazyEngine(make),
+        threads=settings.max_connections,
+        one_at_a_time=url.get_backend_name() == "sqlite" and is_in_memory(url),
+        operation_timeout=settings.operation_timeout,
     )
 
 
-def _runner_for_engine(engine: AsyncEngine | Engine, connect_timeout: float, operation_timeout: float) -> Runner:
+def _runner_for_engine(
+    engine: AsyncEngine | Engine, connect_timeout: float, operation_timeout: float, threads: int
+) -> Runner:
     if isinstance(engine, AsyncEngine):
         return GivenAsyncRunner(engine, connect_timeout, operation_timeout)
-    return ThreadRunner(
-        GivenEngine(engine),
-        is_sqlite=engine.dialect.name == "sqlite",
-        one_at_a_time=False,
-        operation_timeout=operation_timeout,
-    )
+    return ThreadRunner(GivenEngine(engine), threads=threads, one_at_a_time=False, operation_timeout=operation_timeout)

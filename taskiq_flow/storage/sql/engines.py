@@ -1,117 +1,31 @@
-"""Engines of SQLAlchemy: which URLs can be used, what drivers are told, and what engines share under ``recycle()``."""
+"""Engines of SQLAlchemy: how they are made, who owns them, and what they share under ``recycle()``."""
 
 import math
-import re
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from uuid import uuid4
 
-from sqlalchemy import URL, Dialect, Engine, create_engine, event, exc, make_url
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from taskiq_flow.exceptions import ConfigurationError, MissingDependencyError
+from taskiq_flow.storage.forks import leave_to_parent, reset_in_child
 from taskiq_flow.storage.loops import PerLoop
+from taskiq_flow.storage.sql import pgbouncer
 from taskiq_flow.storage.sql.pools import ClosingAsyncQueuePool, ClosingQueuePool, terminate_connections
+from taskiq_flow.storage.sql.urls import Database, is_in_memory
 from taskiq_flow.storage.testing import is_recycling
-from taskiq_flow.storage.urls import for_driver
 
-__all__ = ["EnginesPerLoop", "GivenEngine", "LazyEngine", "is_in_memory", "new_engine", "usable_url"]
+__all__ = ["IN_TRANSACTIONS", "EngineSettings", "EnginesPerLoop", "GivenEngine", "LazyEngine", "new_engine"]
 
-_ASYNC_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
-_SYNC_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
-_EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
-
-# --- URLs -------------------------------------------------------------------------------------------------------------
-
-
-def usable_url(db_url: str | URL, async_mode: bool) -> tuple[URL, type[Dialect]]:
-    """Return the URL with a driver that fits the mode, and its dialect.
-
-    :raises ConfigurationError: if there is no such database, or the driver does not fit the mode.
-    :raises MissingDependencyError: if the driver is not installed.
-    """
-    url = _parsed(db_url)
-    database, _, driver = url.drivername.partition("+")
-    drivers = _ASYNC_DRIVERS if async_mode else _SYNC_DRIVERS
-    driver = driver or drivers.get(database, "")
-    url = url.set(drivername=f"{database}+{driver}" if driver else database)
-    try:
-        dialect = url.get_dialect()
-        if async_mode:  # some drivers, such as psycopg, are both
-            dialect = dialect.get_async_dialect_cls(url)
-        dialect.import_dbapi()
-    except exc.NoSuchModuleError:
-        raise _unknown_dialect(url) from None
-    except ImportError as error:
-        package = error.name or driver
-        if package in _EXTRAS:
-            raise MissingDependencyError.for_extra(f"{url.drivername}://", package, _EXTRAS[package]) from error
-        message = f"{url.drivername}:// needs {package!r}, which is not installed: pip install {package}"
-        raise MissingDependencyError(message) from error
-    if dialect.is_async != async_mode:
-        proposal = f"{database}+{drivers[database]}://" if database in drivers else "a driver of that kind"
-        raise ConfigurationError(
-            f"the driver {driver!r} of {url.drivername}:// does not fit async_mode={async_mode}: use {proposal}, "
-            f"or async_mode={dialect.is_async}"
-        )
-    return url, dialect
-
-
-def _parsed(db_url: str | URL) -> URL:
-    """Return a URL whose parts can be what they are said to be.
-
-    :raises ConfigurationError: if it is not a URL, or was taken apart in the middle of a password.
-    """
-    try:
-        url = make_url(db_url.strip() if isinstance(db_url, str) else db_url)
-    except (exc.ArgumentError, ValueError):
-        raise ConfigurationError(
-            "db_url is not an SQLAlchemy URL: write it like 'sqlite+aiosqlite:///file.db' or "
-            "'postgresql+asyncpg://user:password@host/database'"
-        ) from None
-    if "@" in (url.host or "") or (isinstance(db_url, str) and _is_cut_in_a_value(db_url, url)):
-        raise ConfigurationError(
-            f"the URL '{url.drivername}://***' has an '@' too many: in a user, password or query value, any of "
-            "/ ? # @ % : must be quoted (urllib.parse.quote)"
-        )
-    return url.set(drivername=re.sub(r"^postgres(?=\+|$)", "postgresql", url.drivername))
-
-
-def _is_cut_in_a_value(db_url: str, url: URL) -> bool:
-    """Return whether SQLAlchemy took an "@" in the query for the end of the password, or of the user's name."""
-    credentials = db_url.partition("://")[2].rpartition("@")[0]
-    if not credentials or credentials.startswith("/"):
-        return False
-    user = credentials.partition(":")[0]
-    host_as_user = url.password is not None and "@" in user
-    return host_as_user or "?" in user or bool(re.match(r"\d*/[^?]*\?[^?]*=", str(url.password or "")))
-
-
-def _unknown_dialect(url: URL) -> ConfigurationError:
-    known = ", ".join(_ASYNC_DRIVERS)
-    return ConfigurationError(f"SQLAlchemy has no dialect for {url.drivername!r}; well known are: {known}")
-
-
-def dialect_of(db_url: str | URL) -> Dialect:
-    """Return the dialect of a URL, whether or not its driver is installed.
-
-    :raises ConfigurationError: if there is no such database.
-    """
-    url = _parsed(db_url)
-    try:
-        return url.set(drivername=url.get_backend_name()).get_dialect()()
-    except exc.NoSuchModuleError:
-        raise _unknown_dialect(url) from None
-
-
-def is_in_memory(url: URL) -> bool:
-    """Return whether an SQLite URL names a database in memory."""
-    database = url.database or ""
-    return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
-
+IN_TRANSACTIONS = "taskiq_flow_in_transactions"
+"""The execution option of a connection on which each statement has a transaction of its own."""
+_KEPT = 5
+"""How many connections stay open when there is nothing to do, as in SQLAlchemy's pools unless told otherwise."""
 
 # --- new engines ------------------------------------------------------------------------------------------------------
 
@@ -126,26 +40,43 @@ class _SharedState:
         """The statements that were compiled for that dialect."""
 
 
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine is made from."""
+
+    database: Database
+    asynchronous: bool
+    """Whether the engine is to be the ``sync_engine`` of an ``AsyncEngine``."""
+    connect_timeout: float
+    operation_timeout: float
+    max_connections: int
+
+    @property
+    def in_transactions(self) -> bool:
+        """Whether each statement has a transaction of its own."""
+        url = self.database.url
+        is_behind = self.database.is_behind_pgbouncer or pgbouncer.is_known(url)
+        return is_behind and url.get_driver_name() == "asyncpg"
+
+
 @lru_cache(maxsize=16)
-def _shared_state(_url: URL, _asynchronous: bool, _connect: float, _operation: float) -> _SharedState:
+def _shared_state(_settings: EngineSettings, _in_transactions: bool) -> _SharedState:
     return _SharedState()
 
 
-def new_engine(url: URL, asynchronous: bool, connect_timeout: float, operation_timeout: float) -> Engine:
-    """Return an engine for a URL; connects to nothing.
+def new_engine(settings: EngineSettings) -> Engine:
+    """Return an engine; connects to nothing.
 
-    Under ``recycle()`` it shares dialect and compiled statements with others of the same arguments, so that an adapter
+    Under ``recycle()`` it shares dialect and compiled statements with others of the same settings, so that an adapter
     on an event loop of its own, as each test has, does not begin anew. Not before one of them has been connected: while
     SQLAlchemy gets to know a server, it lets connections of one engine wait for that, but not those of another engine
     with the same dialect.
-
-    :param asynchronous: whether it is to be the ``sync_engine`` of an ``AsyncEngine``.
     """
     if not is_recycling():
-        return _first_engine(url, asynchronous, connect_timeout, operation_timeout)
-    shared = _shared_state(url, asynchronous, connect_timeout, operation_timeout)
+        return _first_engine(settings)
+    shared = _shared_state(settings, settings.in_transactions)
     if shared.template is None:
-        engine = _first_engine(url, asynchronous, connect_timeout, operation_timeout)
+        engine = _first_engine(settings)
         template = _like(engine)
 
         @event.listens_for(engine.pool, "connect")
@@ -163,50 +94,72 @@ def _like(engine: Engine, **execution_options: Any) -> Engine:
         engine.dialect,
         engine.url,
         hide_parameters=engine.hide_parameters,
-        execution_options=execution_options,
+        execution_options={**engine.get_execution_options(), **execution_options},
     )
 
 
-def _first_engine(url: URL, asynchronous: bool, connect: float, operation: float) -> Engine:
-    url, told = for_driver(url)
+def _first_engine(settings: EngineSettings) -> Engine:
+    database = settings.database
+    url = database.driver_url
+    kept = min(_KEPT, settings.max_connections)
     options: dict[str, Any] = {
-        "isolation_level": "AUTOCOMMIT",
         "pool_reset_on_return": None,  # there is never a transaction to roll back
         "pool_pre_ping": url.get_backend_name() != "sqlite",  # a restarted server costs no call
         "hide_parameters": True,
-        "connect_args": _driver_options(url, connect, operation) | told,
-        "pool_timeout": operation,
-        "poolclass": ClosingAsyncQueuePool if asynchronous else ClosingQueuePool,
+        "connect_args": _driver_options(settings) | database.arguments,
+        # Longer than an operation may take: who waits for a connection fails by that time-out only.
+        "pool_timeout": 2 * settings.operation_timeout,
+        "pool_size": kept,
+        "max_overflow": settings.max_connections - kept,
+        "poolclass": ClosingAsyncQueuePool if settings.asynchronous else ClosingQueuePool,
     }
+    if settings.in_transactions:
+        options["execution_options"] = {IN_TRANSACTIONS: True}
+        options["connect_args"] |= _WITHOUT_NAMES
+    else:
+        options["isolation_level"] = "AUTOCOMMIT"
     if url.get_backend_name() == "sqlite":
         if url.drivername == "sqlite+aiosqlite":
             url = url.set(drivername="sqlite+pysqlite")
         if is_in_memory(url):
             options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-            del options["pool_timeout"]
+            for name in ("pool_timeout", "pool_size", "max_overflow"):
+                del options[name]
         return create_engine(url, **options)
-    return create_async_engine(url, **options).sync_engine if asynchronous else create_engine(url, **options)
+    return create_async_engine(url, **options).sync_engine if settings.asynchronous else create_engine(url, **options)
 
 
-def _driver_options(url: URL, connect: float, operation: float) -> dict[str, Any]:
-    """Return how the driver is told of time-outs."""
-    driver = url.drivername.partition("+")[2]
+def _driver_options(settings: EngineSettings) -> dict[str, Any]:
+    """Return how the driver is told of time-outs and the like."""
+    url, connect, operation = settings.database.driver_url, settings.connect_timeout, settings.operation_timeout
+    # The adapter's own time-out comes first; these end the work of a thread, or of a task, that it has left.
+    after = operation + 1
     options: dict[str, dict[str, Any]] = {
-        "aiosqlite": {"timeout": 0},  # how long to wait for a lock: see runners.LOCK_PAUSES
+        "aiosqlite": {"timeout": 0},  # how long to wait for a lock: see runners
         "pysqlite": {"timeout": 0},
-        "asyncpg": {"timeout": connect, "command_timeout": operation},
-        "psycopg": {"connect_timeout": math.ceil(connect)},
+        # The names that asyncpg gives to statements are those of each process: behind PgBouncer, another one's
+        # statement might be executed.
+        "asyncpg": {"timeout": connect, "command_timeout": after, "prepared_statement_name_func": _unique_name},
+        # So are those of psycopg, which prepares what it has seen five times.
+        "psycopg": {"connect_timeout": math.ceil(connect), "prepare_threshold": None},
         # Unless told, these two switch a server's autocommit off, and SQLAlchemy switches it on again.
         "asyncmy": {"connect_timeout": connect, "autocommit": True},
-        "pymysql": {
-            "connect_timeout": connect,
-            "read_timeout": operation,
-            "write_timeout": operation,
-            "autocommit": True,
-        },
+        "pymysql": {"connect_timeout": connect, "read_timeout": after, "write_timeout": after, "autocommit": True},
     }
     # What the URL says itself takes precedence.
-    return {name: value for name, value in options.get(driver, {}).items() if name not in url.query}
+    chosen = options.get(url.drivername.partition("+")[2], {})
+    return {name: value for name, value in chosen.items() if name not in url.query}
+
+
+def _unique_name() -> str:
+    return f"taskiq_flow_{uuid4().hex}"
+
+
+_WITHOUT_NAMES: dict[str, Any] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": str,  # an empty name: the statement that the server keeps only until the next
+}
 
 
 # --- who owns an engine -----------------------------------------------------------------------------------------------
@@ -241,6 +194,14 @@ class LazyEngine:
         self._make = make
         self._engine: Engine | None = None
         self._lock = threading.Lock()
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Forget the engine of the parent process."""
+        if self._engine is not None:
+            self._finalizer.detach()
+            leave_to_parent(self._engine)
+        self._engine, self._lock = None, threading.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -275,7 +236,7 @@ class EnginesPerLoop:
         return await self._engines.get()
 
     async def aclose(self) -> None:
-        """Close the connections of every engine, each on its loop."""
+        """Close the connections of every engine, each on its loop; further calls get new engines."""
         await self._engines.aclose()
 
     def close_from_outside(self) -> None:

@@ -11,6 +11,7 @@ import ssl
 from sqlalchemy import exc
 
 from taskiq_flow.storage.failures import Diagnosis, Failure
+from taskiq_flow.storage.sql import pgbouncer
 
 __all__ = [
     "NotConnectedError",
@@ -102,6 +103,8 @@ _CONNECTING = {
     "no such user": _REFUSED,
     "no such database": _REFUSED,
     "certificate verify failed": _REFUSED,
+    "does not match host name": _REFUSED,
+    "channel binding required": _REFUSED,
     "server does not support SSL": _REFUSED,
     "unable to open database file": _REFUSED,
     "too many": _PASSING,
@@ -138,7 +141,9 @@ def diagnose(error: Exception) -> Diagnosis | None:
     if isinstance(error, NotConnectedError):
         cause = error.error
         # Whatever the driver raises while it connects: some raise errors of their own, or of the system.
-        return Diagnosis(_connecting(cause), reason(cause), did_nothing=False, while_connecting=True, cause=cause)
+        if pgbouncer.speaks(cause):
+            return Diagnosis(_LOST, reason(cause), did_nothing=True, while_connecting=True, cause=cause)
+        return Diagnosis(_connecting(cause), reason(cause), while_connecting=True, cause=cause)
     if isinstance(error, TooLargeError):
         return Diagnosis(_UNSTORABLE, str(error), cause=error.error)
     why = reason(error)
@@ -182,7 +187,7 @@ def says_no_table(error: exc.DBAPIError) -> bool:
 
 
 def _failure(error: exc.DBAPIError) -> Failure:
-    if _is_stale_plan(error):
+    if _is_stale_plan(error) or pgbouncer.speaks(error):
         return _LOST
     for text in ("query_wait_timeout", "no more connections allowed"):
         if text in str(error.orig):
@@ -221,7 +226,7 @@ def _by_code(error: Exception) -> Failure | None:
 
 
 def _did_nothing(error: exc.DBAPIError) -> bool:
-    return _is_stale_plan(error) or not _DID_NOTHING.isdisjoint(_codes(error))
+    return _is_stale_plan(error) or pgbouncer.speaks(error) or not _DID_NOTHING.isdisjoint(_codes(error))
 
 
 def _is_stale_plan(error: exc.DBAPIError) -> bool:

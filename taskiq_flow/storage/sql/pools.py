@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, QueuePool
+from sqlalchemy.pool.base import _ConnectionRecord
 
 __all__ = ["ClosingAsyncQueuePool", "ClosingPool", "ClosingQueuePool", "terminate_connections"]
 
@@ -28,11 +29,20 @@ class ClosingPool(Pool):
         """Let no connection be used again that is open now; calls that are under way go on with theirs."""
         self._invalidate_time = time.time()  # SQLAlchemy's, which does the same where a connection has failed
 
+    def _create_connection(self) -> ConnectionPoolEntry:
+        # Where SQLAlchemy fails while it gets to know the server, as behind PgBouncer, it forgets the connection.
+        record = _ConnectionRecord(self, connect=False)
+        try:
+            record.get_connection()
+        except Exception:
+            record.close()
+            raise
+        return record
+
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         if self._is_over:
             record.close()
-        else:
-            super()._do_return_conn(record)
+        super()._do_return_conn(record)  # a call that waits for it opens it again
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         if self._terminates and hasattr(connection.driver_connection, "terminate"):

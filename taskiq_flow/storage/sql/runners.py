@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskiq_flow.storage.cancellation import Caller, in_own_task
+from taskiq_flow.storage.forks import reset_in_child
 from taskiq_flow.storage.retries import pauses
 from taskiq_flow.storage.sql.engines import EnginesPerLoop, GivenEngine, LazyEngine
 from taskiq_flow.storage.sql.errors import NotConnectedError, says_locked
@@ -20,10 +21,6 @@ from taskiq_flow.storage.threads import Threads
 __all__ = ["AsyncRunner", "GivenAsyncRunner", "Runner", "ThreadRunner"]
 
 T = TypeVar("T")
-
-# As many as SQLAlchemy's pools have connections unless told otherwise; SQLite, where one writes at a time, gets no more
-# than they keep open.
-_THREADS, _SQLITE_THREADS = 15, 5
 
 
 class Runner(Protocol):
@@ -94,6 +91,7 @@ class AsyncRunner:
 class ThreadRunner:
     """Runs work in threads.
 
+    :param threads: how many, and so how many connections there may be.
     :param one_at_a_time: whether there is but one connection, as to an SQLite database in memory.
     :param operation_timeout: seconds that SQLite's lock is asked for again.
     """
@@ -102,14 +100,20 @@ class ThreadRunner:
         self,
         engine: LazyEngine | GivenEngine,
         *,
-        is_sqlite: bool,
+        threads: int,
         one_at_a_time: bool,
         operation_timeout: float,
     ) -> None:
         self._engine = engine
-        self._threads = Threads(_SQLITE_THREADS if is_sqlite else _THREADS)
-        self._lock: AbstractContextManager[object] = threading.Lock() if one_at_a_time else nullcontext()
+        self._threads = Threads(threads)
+        self._one_at_a_time = one_at_a_time
         self._operation_timeout = operation_timeout
+        self.after_fork()
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread of a parent process holds."""
+        self._lock: AbstractContextManager[object] = threading.Lock() if self._one_at_a_time else nullcontext()
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns; see :meth:`Runner.run`."""

@@ -83,7 +83,7 @@ def create_table_sql(db_url: str | URL, table: str = rules.DEFAULT_TABLE) -> str
     :param table: the table's name, or schema and name.
     :raises ConfigurationError: if the URL or the name cannot be used.
     """
-    from taskiq_flow.storage.sql.engines import dialect_of
+    from taskiq_flow.storage.sql.urls import dialect_of
 
     dialect = dialect_of(db_url)
     checked_table(table, dialect.name)

@@ -1,10 +1,12 @@
 """Work on a database that may not have the table yet."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, Table, exc, inspect, text
 
+from taskiq_flow.storage.sql.engines import IN_TRANSACTIONS
 from taskiq_flow.storage.sql.errors import is_lost, is_repeatable, says_locked, says_no_table
 from taskiq_flow.storage.sql.pools import ClosingPool
 
@@ -46,17 +48,25 @@ def _repeated(connection: Connection, work: Callable[[Connection], T]) -> T:
     """Return what ``work`` returns, tried again where the database says that another writer was in the way."""
     for _ in range(_ATTEMPTS - 1):
         try:
-            return work(connection)
+            return _done(connection, work)
         except exc.DBAPIError as error:
             if not is_repeatable(error):
                 raise
-    return work(connection)
+    return _done(connection, work)
+
+
+def _done(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Return what ``work`` returns: in autocommit, or in a transaction where the connection has none."""
+    if not connection.get_execution_options().get(IN_TRANSACTIONS):
+        return work(connection)
+    with connection.begin():
+        return work(connection)
 
 
 def _lacks(connection: Connection, table: Table) -> bool:
     """Return whether the database has no such table; False where it cannot even say that."""
     try:
-        return not inspect(connection).has_table(table.name, schema=table.schema)
+        return not _done(connection, partial(_has, table))
     except exc.DBAPIError:
         return False
 
@@ -67,16 +77,20 @@ def _create(connection: Connection, table: Table) -> None:
         _use_write_ahead_log(connection)
     for attempt in range(_ATTEMPTS):
         try:
-            table.create(connection, checkfirst=True)
+            _done(connection, lambda connection: table.create(connection, checkfirst=True))
         except exc.DBAPIError as error:  # somebody else was first, between the check and the creation
             if error.connection_invalidated or says_locked(error):
                 raise
-            if inspect(connection).has_table(table.name, schema=table.schema):
+            if _done(connection, partial(_has, table)):
                 return
             if attempt == _ATTEMPTS - 1:
                 raise
         else:
             return
+
+
+def _has(table: Table, connection: Connection) -> bool:
+    return inspect(connection).has_table(table.name, schema=table.schema)
 
 
 def _use_write_ahead_log(connection: Connection) -> None:
