@@ -93,7 +93,8 @@ class StorageResultBackend(AsyncResultBackend[T]):
             data = outcome.to_data()
             await self._retried(lambda: self.storage.set(key, data, self.ttl_seconds))
 
-        lost = await store(StoredOutcome.of_result(task_id, result), write)
+        record = StoredOutcome.of_result(task_id, result)
+        lost = await store(record, write)
         if lost is not None:
             logger.error("the return value of task %s is lost, its result is an error that says so: %s", task_id, lost)
 
