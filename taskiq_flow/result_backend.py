@@ -1,6 +1,7 @@
 """``StorageResultBackend``: taskiq's results and progress, over any storage adapter."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -14,13 +15,14 @@ from taskiq_flow.records.keys import key_of
 from taskiq_flow.records.results import StoredOutcome, not_a_record, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
-from taskiq_flow.storage.retries import RETRY_FOR, while_unreachable
+from taskiq_flow.storage.retries import RETRY_FOR, retried
 
 __all__ = ["ResultIsMissingError", "StorageResultBackend"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class StorageResultBackend(AsyncResultBackend[T]):
@@ -32,17 +34,18 @@ class StorageResultBackend(AsyncResultBackend[T]):
 
     A return value that cannot be stored, because it is no data or more than the server takes, becomes an error result,
     an ``UnstorableResultError`` that says why: nobody waits for a result that never comes. A storage that cannot be
-    reached is tried again for ``retry_for`` seconds. After that ``set_result`` raises, which taskiq logs as "Can't set
-    result in result backend", and the result is lost: give ``wait_result`` a ``timeout``.
+    reached, or is busy for the moment, is asked again for ``retry_for`` seconds, whatever it is asked for: a result in
+    the end is whole, or is lost. Then ``set_result`` raises, which taskiq logs as "Can't set result in result backend":
+    give ``wait_result`` a ``timeout``. A storage that does not answer in time is not asked again.
 
     Where results are not kept, of any number of readers one gets a result, and its progress goes with it. A reader that
-    dies just then has taken it along.
+    dies just then has taken it along; where a connection breaks just then, a second one may get it too.
 
     :param storage: where results are kept.
     :param keep_results: whether a result stays after it was read.
     :param ttl_seconds: seconds that results and progress live; None for the storage's default.
-    :param retry_for: seconds, in all, for which a result is offered again to a storage that cannot be reached; 0 for
-        one attempt.
+    :param retry_for: seconds, for each call, in which a storage that fails for the moment is asked again; 0 for one
+        attempt.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
     :param prefix: what those keys begin with; two backends on one storage that are to be apart need two.
     :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
@@ -87,19 +90,11 @@ class StorageResultBackend(AsyncResultBackend[T]):
         key = self._key("result", task_id)
 
         async def write(outcome: StoredOutcome) -> None:
-            await self.storage.set(key, outcome.to_data(), self.ttl_seconds)
+            data = outcome.to_data()
+            await self._retried(lambda: self.storage.set(key, data, self.ttl_seconds))
 
         record = StoredOutcome.of_result(task_id, result)
-        try:
-            lost = await store(record, lambda outcome: while_unreachable(lambda: write(outcome), self.retry_for))
-        except ConnectionError as error:
-            # Redis hangs up on what is too large for it: a note then still gets through.
-            lost, is_noted = str(error), False
-            with suppress(Exception):
-                await write(record.as_note(lost))
-                is_noted = True
-            if not is_noted:
-                raise
+        lost = await store(record, write)
         if lost is not None:
             logger.error("the return value of task %s is lost, its result is an error that says so: %s", task_id, lost)
 
@@ -108,7 +103,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
 
         :raises StorageError: if the storage failed.
         """
-        return await self.storage.exists(self._key("result", task_id))
+        return await self._retried(lambda: self.storage.exists(self._key("result", task_id)))
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[T]:
         """Return a result; where results are not kept, to one reader.
@@ -119,14 +114,14 @@ class StorageResultBackend(AsyncResultBackend[T]):
         :raises StorageError: if the storage failed.
         """
         key = self._key("result", task_id)
-        data = await self.storage.get(key)
+        data = await self._retried(lambda: self.storage.get(key))
         if data is None:
             raise _missing(task_id)
         result = StoredOutcome.from_data(key, data).to_taskiq()
         if not self.keep_results:
             # Progress first: once the result is taken, nothing may fail any more.
-            await self.storage.delete(self._key("progress", task_id))
-            if not await self.storage.delete(key):
+            await self._retried(lambda: self.storage.delete(self._key("progress", task_id)))
+            if not await self._takes(key):
                 raise _missing(task_id)
         if not with_logs:
             result.log = None
@@ -142,7 +137,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         """
         state = progress.state.value if isinstance(progress.state, TaskState) else progress.state
         data = {"state": state, "meta": to_data(progress.meta)}
-        await self.storage.set(self._key("progress", task_id), data, self.ttl_seconds)
+        await self._retried(lambda: self.storage.set(self._key("progress", task_id), data, self.ttl_seconds))
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
         """Return how far a task is; None where it has not said.
@@ -151,19 +146,36 @@ class StorageResultBackend(AsyncResultBackend[T]):
         :raises StorageError: if the storage failed.
         """
         key = self._key("progress", task_id)
-        data = await self.storage.get(key)
+        data = await self._retried(lambda: self.storage.get(key))
         if data is None:
             return None
         try:
             progress: TaskProgress[Any] = TaskProgress.model_validate(data)
         except pydantic.ValidationError as error:
             raise not_a_record(key, "progress", error) from None
-        with suppress(ValueError):  # a state of one's own stays the text that it is
+        with suppress(ValueError):  # a custom state stays the text that it is
             progress.state = TaskState(progress.state)
         return progress
 
     def _key(self, kind: str, task_id: str) -> str:
         return key_of(f"{self._prefix}{kind}", task_id)
+
+    # --- the storage --------------------------------------------------------------------------------------------------
+
+    async def _retried(self, call: Callable[[], Awaitable[R]]) -> R:
+        return await retried(call, self.retry_for)
+
+    async def _takes(self, key: str) -> bool:
+        """Remove a result that was read; return whether it is this reader's."""
+        is_first = True
+
+        async def delete() -> bool:
+            nonlocal is_first
+            was_first, is_first = is_first, False
+            # A call whose answer was lost may have removed it: then it is better read twice than by nobody.
+            return await self.storage.delete(key) or not was_first
+
+        return await self._retried(delete)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage!r})"

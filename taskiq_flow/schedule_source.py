@@ -20,7 +20,7 @@ from taskiq_flow.schedules import Timing, start_of_minute
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
-from taskiq_flow.storage.retries import RETRY_FOR, while_unreachable
+from taskiq_flow.storage.retries import RETRY_FOR, retried
 
 __all__ = ["StorageScheduleSource"]
 
@@ -57,7 +57,8 @@ class StorageScheduleSource(ScheduleSource):
         storage need two.
     :param resend_after: seconds after which a one-off that was claimed and not sent is taken up again: more than the
         scheduler's ``--update-interval`` (a minute by default), which has to see that it was away.
-    :param retry_for: seconds, in all, for which a storage that cannot be reached is asked again; 0 for one attempt.
+    :param retry_for: seconds, for each call, in which a storage that fails for the moment is asked again; 0 for one
+        attempt.
     :param skip_past_schedules: whether one-offs are left alone that were due before the minute in which this source was
         first asked for schedules: those that a scheduler missed while it was away.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
@@ -120,7 +121,7 @@ class StorageScheduleSource(ScheduleSource):
         """
         if self._since is None:
             self._since = start_of_minute(clock.now_ms())
-        keys = await self._patiently(lambda: self.storage.keys(f"{glob.escape(self._prefix)}:*"))
+        keys = await self._retried(lambda: self.storage.keys(f"{glob.escape(self._prefix)}:*"))
         found = [await self._read(key) for key in keys]
         return [
             schedule
@@ -133,20 +134,20 @@ class StorageScheduleSource(ScheduleSource):
 
         :raises StorageError: if the storage failed.
         """
-        await self.storage.delete(self._key(schedule_id))
-        await self.storage.delete(self._claim_key(schedule_id))
+        await self._retried(lambda: self.storage.delete(self._key(schedule_id)))
+        await self._retried(lambda: self.storage.delete(self._claim_key(schedule_id)))
 
     async def _keep(self, key: str, data: dict[str, Any]) -> None:
         """Store a schedule without an end."""
         try:
-            await self.storage.set_entry(StorageEntry(key, data))
+            await self._retried(lambda: self.storage.set_entry(StorageEntry(key, data)))
         except UnsupportedOperationError:  # an adapter with only the six abstract methods, which may have a default
-            await self.storage.set(key, data, rules.MAX_TTL_SECONDS)
+            await self._retried(lambda: self.storage.set(key, data, rules.MAX_TTL_SECONDS))
 
     async def _read(self, key: str) -> ScheduledTask | None:
         """Return the schedule under a key; None where there is none any more, or something else."""
         try:
-            data = await self._patiently(lambda: self.storage.get(key))
+            data = await self._retried(lambda: self.storage.get(key))
             return None if data is None else _schedule(key, data)
         except SerializationError as error:
             if key not in self._complained:
@@ -179,7 +180,7 @@ class StorageScheduleSource(ScheduleSource):
             return
         with suppress(UnsupportedOperationError):  # what cannot be claimed was removed before it was sent
             # In this order, or another scheduler might claim it in between.
-            await self._patiently(lambda: self._remove(task))
+            await self._retried(lambda: self._remove(task))
             await self._release(task)
 
     async def _claims(self, task: ScheduledTask, timing: Timing) -> bool:
@@ -188,7 +189,7 @@ class StorageScheduleSource(ScheduleSource):
             return await self._is_wanted(task)
         if timing.is_one_off and self.resend_after is None:
             return await self._takes(task)
-        if not await self._patiently(lambda: self._claim(task, timing)):
+        if not await self._retried(lambda: self._claim(task, timing)):
             return False
         # Only now: whoever had claimed it before has either lost it, or removed the schedule before the claim.
         if await self._is_wanted(task):
@@ -213,7 +214,7 @@ class StorageScheduleSource(ScheduleSource):
         timing = Timing.of(task)
         if timing.is_one_off:
             key, due = self._claim_key(task.schedule_id), timing.due(0)
-            await self._patiently(lambda: self.storage.compare_and_set(key, due, ABSENT))
+            await self._retried(lambda: self.storage.compare_and_set(key, due, ABSENT))
 
     def _is_skipped(self, schedule: ScheduledTask) -> bool:
         timing = Timing.of(schedule)
@@ -224,7 +225,7 @@ class StorageScheduleSource(ScheduleSource):
         timing, now = Timing.of(schedule), clock.now_ms()
         if timing.is_one_off and timing.due(now) <= now:
             with suppress(SerializationError):  # whoever is to send it will say so
-                claimed = await self._patiently(lambda: self.storage.get(self._claim_key(schedule.schedule_id)))
+                claimed = await self._retried(lambda: self.storage.get(self._claim_key(schedule.schedule_id)))
                 return timing.is_covered(timing.due(now), claimed)
         return False
 
@@ -236,7 +237,7 @@ class StorageScheduleSource(ScheduleSource):
     async def _takes(self, task: ScheduledTask) -> bool:
         """Remove a schedule; return whether it was this call that did."""
         key = self._key(task.schedule_id)
-        return await self._is_wanted(task) and await self._patiently(lambda: self.storage.delete(key))
+        return await self._is_wanted(task) and await self._retried(lambda: self.storage.delete(key))
 
     async def _remove(self, task: ScheduledTask) -> None:
         key = self._key(task.schedule_id)
@@ -246,8 +247,8 @@ class StorageScheduleSource(ScheduleSource):
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await while_unreachable(call, self.retry_for)
+    async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await retried(call, self.retry_for)
 
     def _key(self, schedule_id: str) -> str:
         return key_of(self._prefix, schedule_id)

@@ -65,7 +65,7 @@ def _modules() -> Iterator[Module]:
 MODULES = {module.name: module for module in _modules()}
 
 KNOW_TASKIQ = {
-    "_label_types.py",
+    "_label_types",
     "records",
     "cli",
     "exceptions",

@@ -28,6 +28,7 @@ from taskiq_flow.storage import (
     SQLAlchemyStorageAdapter,
     StorageEntry,
 )
+from taskiq_flow.storage.failures import Failure
 from tests.adapters import SixMethods
 
 NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -193,7 +194,7 @@ async def test_a_value_that_the_storage_refuses(broker: InMemoryBroker) -> None:
     class NarrowAdapter(InMemoryStorageAdapter):
         async def set_entry(self, entry: StorageEntry) -> None:
             if len(repr(entry.value)) > 5000:
-                raise StorageBackendError(f"redis at redis://host/0 refused set_entry({entry.key!r}): too large")
+                raise StorageBackendError("mysql at mysql://host/db refused set_entry: too large", Failure.UNSTORABLE)
             await super().set_entry(entry)
 
     middleware = StorageMiddleware(NarrowAdapter())
@@ -282,7 +283,7 @@ async def test_a_storage_that_fails_is_logged_once_a_burst(
     broker: InMemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = FragileAdapter()
-    middleware = StorageMiddleware(storage)
+    middleware = StorageMiddleware(storage, retry_for=0)
     broker.add_middlewares(middleware)
     told: list[LostResult] = []
     middleware.on_failure.append(told.append)
@@ -315,13 +316,56 @@ async def test_a_storage_that_fails_is_logged_once_a_burst(
     await run(broker, task, 4)
     assert len(logged()) == 2
 
-    storage.error = RuntimeError()  # an adapter of one's own may raise anything
+    storage.error = RuntimeError()  # a custom adapter may raise anything
     await run(broker, task, 5)
     assert len(logged()) == 3
     assert middleware.lost[-1].reason == "RuntimeError()"
     assert (middleware.stored, middleware.failures) == (2, 4)
     await middleware.shutdown()
     assert logged()[3:] == [(logging.ERROR, "the storage still fails at shutdown; results that it did not keep: 1")]
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (StorageConnectionError("gone"), 3),
+        (StorageBackendError("out of memory", Failure.PASSING), 3),
+        (ConnectionResetError("a custom adapter's"), 3),
+        (StorageConnectionError("no answer", Failure.TIMEOUT), 1),
+        (StorageBackendError("no permission"), 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("six_methods", [False, True])
+async def test_a_storage_that_fails_for_a_moment_is_asked_again(
+    error: Exception, calls: int, six_methods: bool
+) -> None:
+    class Failing(InMemoryStorageAdapter):
+        calls = 0
+
+        async def set_entry(self, entry: StorageEntry) -> None:
+            await self.set(entry.key, entry.value)
+
+        async def set(self, key: str, value: Any, ttl_seconds: float | None = None) -> None:
+            self.calls += 1
+            if self.calls < 3:
+                raise error
+            await super().set(key, value, ttl_seconds)
+
+    storage, broker = Failing(), InMemoryBroker(await_inplace=True)
+    middleware = StorageMiddleware(SixMethods(storage) if six_methods else storage)
+    broker.add_middlewares(middleware)
+    task = broker.register_task(lambda: 1, task_name="t")
+    task_id = await run(broker, task)
+    stored = await middleware.load(task_id)
+    assert storage.calls == calls
+    if calls == 3:
+        assert stored is not None
+        assert stored.return_value == 1
+        assert (middleware.stored, middleware.failures) == (1, 0)
+    else:
+        assert stored is None, "no error in the place of a good result"
+        assert [lost.reason for lost in middleware.lost] == [str(error)]
 
 
 async def test_a_key_that_no_storage_can_hold(broker: InMemoryBroker) -> None:
@@ -415,6 +459,11 @@ async def test_disabled(broker: InMemoryBroker) -> None:
 def test_no_adapter(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="storage must be a BaseStorageAdapter or None, not "):
         StorageMiddleware(wrong)
+
+
+def test_no_time_to_try_again() -> None:
+    with pytest.raises(ConfigurationError, match="retry_for must be a number of seconds, or 0, not -1"):
+        StorageMiddleware(retry_for=-1)
 
 
 async def test_tasks_without_a_result_and_retries(broker: InMemoryBroker) -> None:

@@ -29,6 +29,7 @@ from taskiq_flow.records.errors import StandInError
 from taskiq_flow.records.results import UnstorableResultError
 from taskiq_flow.result_backend import ResultIsMissingError, StorageResultBackend
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
+from taskiq_flow.storage.failures import Failure
 from tests.adapters import SixMethods
 
 NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -220,9 +221,9 @@ async def test_a_value_that_is_no_data_becomes_an_error_result(
 @pytest.mark.parametrize(
     "error",
     [
-        StorageBackendError("redis at redis://host/0 refused set('result:…'): too large"),
-        ValueError("too large"),  # an adapter of one's own may raise anything
-        StorageConnectionError("redis at redis://host/0: set('result:…') failed: too large, connection closed"),
+        StorageBackendError("redis at redis://host/0 refused set('result:…'): too large", Failure.UNSTORABLE),
+        StorageConnectionError("mysql at mysql://host/db: set('result:…') failed: too large", Failure.UNSTORABLE),
+        ValueError("too large"),  # a custom adapter may raise anything
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -252,18 +253,12 @@ async def test_a_value_that_the_storage_refuses_becomes_an_error_result(error: E
 
 
 async def test_a_log_that_the_storage_refuses_goes_too() -> None:
-    backend: StorageResultBackend[Any] = StorageResultBackend(NarrowAdapter(StorageBackendError("too large")))
+    backend: StorageResultBackend[Any] = StorageResultBackend(
+        NarrowAdapter(StorageBackendError("too large", Failure.UNSTORABLE))
+    )
     await backend.set_result("one", result_of(1, log="x" * 10_000, labels={"region": "north"}))
     result = await backend.get_result("one", with_logs=True)
     assert (result.is_err, result.return_value, result.log, result.labels) == (True, None, None, {})
-
-
-async def test_a_storage_that_is_gone_for_a_moment_loses_nothing() -> None:
-    storage = GoneAdapter(times=2)
-    backend: StorageResultBackend[int] = StorageResultBackend(storage)
-    await backend.set_result("one", result_of(1))
-    assert (await backend.get_result("one")).return_value == 1
-    assert storage.calls == 3
 
 
 async def test_a_storage_that_is_gone_for_good_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
-from taskiq import Context, InMemoryBroker, ScheduledTask, TaskiqDepends, TaskiqScheduler
+from taskiq import InMemoryBroker, ScheduledTask, TaskiqScheduler
 from taskiq.exceptions import ScheduledTaskCancelledError, SendTaskError
 
 from taskiq_flow.clock import FrozenClock
@@ -435,35 +435,6 @@ async def test_one_offs_that_a_scheduler_missed_may_be_skipped(
     frozen_clock.tick(600)
     assert set(await ids(source)) == expected, "what falls due while the scheduler runs is never skipped"
     assert set(await ids(StorageScheduleSource(storage))) == {*missed, *others, "cron"}, "they are left alone"
-
-
-async def test_labels_keep_their_types(storage: BaseStorageAdapter) -> None:
-    broker, source = InMemoryBroker(await_inplace=True), StorageScheduleSource(storage)
-    seen: list[dict[str, Any]] = []
-
-    @broker.task(task_name="one", cache_ttl=60, flag=True, rate=0.5, raw=b"\xff", text="60", nothing=None)
-    async def one(context: Context = TaskiqDepends()) -> None:
-        seen.append({**context.message.labels, "schedule_id": ""})
-
-    kicker = one.kicker().with_labels(more=7)
-    await kicker.with_labels(schedule_id="").kiq()
-    await kicker.schedule_by_time(source, NOW)
-    await kicker.schedule_by_cron(source, "* * * * *")
-    if hasattr(kicker, "schedule_by_interval"):  # from taskiq 0.12 on
-        await kicker.schedule_by_interval(source, 60)
-    for schedule in await source.get_schedules():
-        await TaskiqScheduler(broker, [source]).on_ready(source, schedule)
-    direct, *scheduled = seen
-    assert direct["raw"] == b"\xff"
-    assert direct["cache_ttl"] == 60
-    assert scheduled
-    assert scheduled == [direct] * len(scheduled)
-
-
-async def test_labels_of_a_schedule_that_is_added_by_hand_stay_as_they_are(storage: BaseStorageAdapter) -> None:
-    source = StorageScheduleSource(storage)
-    await source.add_schedule(schedule_of(labels={"text": "60", "number": 60}, cron="* * * * *"))
-    assert [schedule.labels for schedule in await source.get_schedules()] == [{"text": "60", "number": 60}]
 
 
 async def test_a_prefix_means_the_same_with_a_colon_and_without() -> None:

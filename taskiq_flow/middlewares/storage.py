@@ -17,6 +17,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.memory import InMemoryStorageAdapter
+from taskiq_flow.storage.retries import RETRY_FOR, retried
 
 __all__ = ["STORAGE_TTL", "LostResult", "StorageMiddleware"]
 
@@ -31,7 +32,8 @@ class StorageMiddleware(TaskiqMiddleware):
 
     A task may carry the label ``storage_ttl``: seconds that its results live; else the storage's default holds.
 
-    What goes wrong here never fails a task, and never passes in silence: a storage that fails is logged once, and once
+    What goes wrong here never fails a task, and never passes in silence: a storage that cannot be reached, or is busy
+    for the moment, is asked again for ``retry_for`` seconds; one that fails for good is logged once, and once
     more when it works again, with the number of results that were lost; each loss is counted, kept in :attr:`lost`
     and told to :attr:`on_failure`.
 
@@ -43,8 +45,10 @@ class StorageMiddleware(TaskiqMiddleware):
 
     :param storage: where to keep the results. None makes an in-memory one.
     :param enabled: False stores nothing; it may be changed at any time.
+    :param retry_for: seconds in which a result is offered again to a storage that fails for the moment; 0 for one
+        attempt.
     :param owns_storage: whether the storage is closed at shutdown; None means one that was made here.
-    :raises ConfigurationError: if ``storage`` is no adapter.
+    :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
     """
 
     stored: int
@@ -57,11 +61,19 @@ class StorageMiddleware(TaskiqMiddleware):
     """Called with every lost result, as it is lost."""
 
     def __init__(
-        self, storage: BaseStorageAdapter | None = None, enabled: bool = True, *, owns_storage: bool | None = None
+        self,
+        storage: BaseStorageAdapter | None = None,
+        enabled: bool = True,
+        *,
+        retry_for: float = RETRY_FOR,
+        owns_storage: bool | None = None,
     ) -> None:
         super().__init__()
         if storage is not None and not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter or None, not {storage!r}")
+        if not retry_for >= 0:
+            raise ConfigurationError(f"retry_for must be a number of seconds, or 0, not {retry_for!r}")
+        self.retry_for = retry_for
         self._owns_storage = storage is None if owns_storage is None else owns_storage
         self.storage = InMemoryStorageAdapter() if storage is None else storage
         self.enabled = enabled
@@ -100,7 +112,9 @@ class StorageMiddleware(TaskiqMiddleware):
         try:
             ttl_seconds = self._ttl_seconds(message)
             record = StoredResult.of(message, result)
-            unstorable = await store(record, lambda record: self._write(record, ttl_seconds))
+            unstorable = await store(
+                record, lambda record: retried(lambda: self._write(record, ttl_seconds), self.retry_for)
+            )
         except asyncio.CancelledError:
             self._losses.failed(message, "it was cancelled while it was being stored")
             raise
@@ -133,11 +147,11 @@ class StorageMiddleware(TaskiqMiddleware):
         expires_at = None
         if lifetime is not None:
             expires_at = clock.from_ms(clock.to_ms(stored.created_at) + rules.ttl_ms(lifetime))
-        data = stored.to_data()
+        entry = StorageEntry(stored.key, stored.to_data(), stored.created_at, expires_at, stored.metadata)
         try:
-            await self.storage.set_entry(StorageEntry(stored.key, data, stored.created_at, expires_at, stored.metadata))
+            await retried(lambda: self.storage.set_entry(entry), self.retry_for)
         except UnsupportedOperationError:  # an adapter with the six methods only; metadata is in the data, too
-            await self.storage.set(stored.key, data, ttl_seconds)
+            await retried(lambda: self.storage.set(entry.key, entry.value, ttl_seconds), self.retry_for)
 
     def _ttl_seconds(self, message: TaskiqMessage) -> float | None:
         """Return the seconds that the task's label asks for; None for the storage's default."""

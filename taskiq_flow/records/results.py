@@ -16,9 +16,10 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from taskiq_flow import clock
 from taskiq_flow._text import shortened
-from taskiq_flow.exceptions import SerializationError, UnstorableResultError
+from taskiq_flow.exceptions import SerializationError, StorageError, UnstorableResultError
 from taskiq_flow.records.conversion import data_or_repr, to_data
 from taskiq_flow.records.errors import StoredError
+from taskiq_flow.storage.failures import Failure
 
 __all__ = [
     "PIPELINE_ID",
@@ -197,19 +198,20 @@ async def store(record: Outcome, write: Callable[[Outcome], Awaitable[None]]) ->
     """Store a record as whole as the storage takes it; return None, or why it had to go without its return value.
 
     The codec refuses what it would not give back the same, before any I/O; custom adapters, on ``json``, say that with
-    a ``TypeError`` too. A server may refuse what is too large.
+    a ``TypeError`` too. A server may refuse what is too large. A storage that fails for another reason than the value
+    gets no note in its place.
 
     :param write: stores a record.
-    :raises Exception: what ``write`` raised first, if it takes not even a note; a ``ConnectionError`` at once.
+    :raises Exception: what ``write`` raised first, where that is not about the value, or not even a note was stored.
     """
     try:
         try:
             await write(record)
         except TypeError:
             await write(record.with_result_as_data())
-    except ConnectionError:
-        raise
     except Exception as error:
+        if not _is_about_the_value(error):
+            raise
         reason = str(error) or repr(error)
         for smaller in (record.without_result(reason), record.as_note(reason)):
             with suppress(Exception):
@@ -217,6 +219,13 @@ async def store(record: Outcome, write: Callable[[Outcome], Awaitable[None]]) ->
                 return reason
         raise
     return None
+
+
+def _is_about_the_value(error: Exception) -> bool:
+    """Return whether another value might be stored; a custom adapter may say so with any error."""
+    if isinstance(error, StorageError):
+        return error.failure is Failure.UNSTORABLE
+    return not isinstance(error, OSError)  # among them ConnectionError and TimeoutError
 
 
 def not_a_record(key: str, what: str, error: pydantic.ValidationError) -> SerializationError:

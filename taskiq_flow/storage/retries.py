@@ -1,4 +1,4 @@
-"""Trying again: pauses that grow, and calls to a storage that is gone for a moment, as when its server restarts."""
+"""Trying again: pauses that grow, and calls to a storage that fails for a moment, as when its server restarts."""
 
 import math
 from collections.abc import Awaitable, Callable, Iterator
@@ -6,7 +6,10 @@ from typing import TypeVar
 
 import anyio
 
-__all__ = ["RETRY_FOR", "pauses", "while_unreachable"]
+from taskiq_flow.exceptions import StorageError
+from taskiq_flow.storage.failures import Failure
+
+__all__ = ["RETRY_FOR", "pauses", "retried"]
 
 T = TypeVar("T")
 
@@ -31,11 +34,14 @@ def pauses(first: float, longest: float, for_seconds: float = math.inf) -> Itera
         waited, pause = waited + pause, min(2 * pause, longest)
 
 
-async def while_unreachable(call: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Return what ``call()`` returns, calling it again for as long as the storage cannot be reached.
+async def retried(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Return what ``call()`` returns, calling it again for as long as its failure is one that passes.
+
+    Those are the storage errors that say ``LOST`` or ``PASSING``, and a ``ConnectionError`` of a custom adapter. A call
+    that was not answered in time is not repeated: another one would only wait for that long again.
 
     :param seconds: of real time, after which no further call begins; 0 for one call.
-    :raises ConnectionError: the last call's ``StorageConnectionError``, or that of a custom adapter.
+    :raises Exception: the last call's error.
     """
     # The event loop's time, which goes on where a test has frozen every other clock.
     deadline = anyio.current_time() + seconds
@@ -43,8 +49,14 @@ async def while_unreachable(call: Callable[[], Awaitable[T]], seconds: float) ->
     while True:
         try:
             return await call()
-        except ConnectionError:
+        except Exception as error:
             pause = next(waits)
-            if anyio.current_time() + pause > deadline:
+            if not _passes(error) or anyio.current_time() + pause > deadline:
                 raise
         await anyio.sleep(pause)
+
+
+def _passes(error: Exception) -> bool:
+    if isinstance(error, StorageError):
+        return error.failure in {Failure.LOST, Failure.PASSING}
+    return isinstance(error, ConnectionError)

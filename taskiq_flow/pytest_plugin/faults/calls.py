@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from taskiq_flow.exceptions import StorageConnectionError
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
+from taskiq_flow.storage.failures import Failure
 from taskiq_flow.storage.testing import Call, intercept_calls
 
 __all__ = ["OPERATIONS", "Calls", "Damage", "Fault"]
@@ -57,7 +59,7 @@ class Fault:
         """Return the error that a call fails with."""
         because = "storage_faults.fail() was asked for"
         if self.error is None:
-            return call.unreachable(because)
+            return StorageConnectionError(str(call.unreachable(because)), Failure.LOST)
         return self.error(f"{call} failed: {because}") if isinstance(self.error, type) else self.error
 
     def happens_to(self, operation: str) -> bool:
