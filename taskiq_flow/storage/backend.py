@@ -5,7 +5,7 @@ errors of drivers and time-outs are translated here, in one place. A backend is 
 """
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
 from taskiq_flow.storage.entry import StorageEntry
+from taskiq_flow.storage.expiry import Piece
 from taskiq_flow.storage.failures import Diagnosis, Failure
 from taskiq_flow.storage.testing import Call, KitSupport, interceptor
 from taskiq_flow.storage.urls import scrubbed, without_secrets
@@ -101,7 +102,26 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
         """Remove the expired entries of this namespace and return how many; see :meth:`BaseStorageAdapter.cleanup`."""
-        return await self._call(lambda: self._purge(clock.now_ms()), "cleanup")
+        return sum([piece.removed async for piece in self.cleanup_pieces()])
+
+    async def cleanup_pieces(self) -> AsyncIterator[Piece]:
+        """Do what :meth:`cleanup` does, a piece at a time; yield what each did.
+
+        :raises StorageError: as the other methods do; what has been removed before is gone.
+        """
+        after: str | None = None
+        while True:
+            piece = await self._clean(after)
+            yield piece
+            if (after := piece.after) is None:
+                return
+
+    async def count_entries(self) -> int | None:
+        """Return how many entries this namespace has, live or not, as a measure of progress; None if that takes long.
+
+        :raises StorageError: as the other methods do.
+        """
+        return await self._call(self._count_entries, "count_entries")
 
     async def get_entry(self, key: str) -> StorageEntry | None:
         """Return the whole entry under ``key``; None if there is none, or it has expired."""
@@ -192,9 +212,20 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
     async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
         """Return the keys of the live records that begin with ``prefix``, in any order, each once."""
 
-    @abstractmethod
+    async def _count_entries(self) -> int | None:
+        """Return how many records of this namespace there are; None where the server does not know at once."""
+        return None
+
     async def _purge(self, now: int) -> int:
         """Remove the records of this namespace that have expired; return how many."""
+        raise NotImplementedError("a backend has this hook, or the one for pieces")
+
+    async def _purge_piece(self, now: int, after: str | None) -> Piece:
+        """Remove the records that have expired among those whose keys follow ``after``: as many as take no time that
+        anybody would notice.
+        """
+        removed = await self._purge(now)
+        return Piece(removed, removed, None)
 
     @abstractmethod
     def _address(self) -> str:
@@ -218,6 +249,9 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         text = serialization.dumps(value, f"the value for key {key!r}, at value")
         now = clock.now_ms()
         return Record(text, created_at=now, expires_at=None if ttl is None else now + ttl, metadata="{}")
+
+    async def _clean(self, after: str | None) -> Piece:
+        return await self._call(lambda: self._purge_piece(clock.now_ms(), after), "cleanup")
 
     async def _fetch(self, key: str) -> Record | None:
         return await self._call(lambda: self._read(key, clock.now_ms()), "get", key)

@@ -10,10 +10,18 @@ from collections.abc import Iterable
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
+import anyio
+import anyio.lowlevel
+
+from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
+from taskiq_flow.storage.expiry import Deadlines
 
 __all__ = ["InMemoryStorageAdapter", "InMemoryStore"]
+
+_PIECE = 5000
+"""How many entries ``cleanup()`` looks at before it lets others get their turn."""
 
 
 class InMemoryStore:
@@ -26,6 +34,7 @@ class InMemoryStore:
         self.name = name
         self.lock = threading.Lock()
         self.records: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+        self.deadlines: defaultdict[str, Deadlines] = defaultdict(Deadlines)
 
     @classmethod
     def named(cls, name: str) -> "InMemoryStore":
@@ -43,6 +52,9 @@ class InMemoryStorageAdapter(BackendAdapter):
     :param ttl_seconds: default time to live in seconds; None for no expiry.
     :param namespace: see :class:`BackendAdapter`.
     :param store: where to keep the entries; by default one that no other adapter has.
+    :param max_entries: how many entries may be there; above that, the one goes that was read or written longest ago.
+        None for no limit.
+    :raises ConfigurationError: if ``max_entries`` is not a number above 0.
     """
 
     backend = "memory"
@@ -53,9 +65,13 @@ class InMemoryStorageAdapter(BackendAdapter):
         *,
         namespace: str = rules.DEFAULT_NAMESPACE,
         store: InMemoryStore | None = None,
+        max_entries: int | None = None,
     ) -> None:
         super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=DEFAULT_TIMEOUT)
+        if max_entries is not None and (type(max_entries) is not int or max_entries < 1):
+            raise ConfigurationError(f"max_entries must be a number above 0, or None, not {max_entries!r}")
         self._store = store or InMemoryStore()
+        self._max_entries = max_entries
 
     # A threading.Lock, held for dictionary work only and never across an await: adapters on one store may be used from
     # the event loops of several threads, which an asyncio.Lock does not allow.
@@ -63,11 +79,13 @@ class InMemoryStorageAdapter(BackendAdapter):
     async def _read(self, key: str, now: int) -> Record | None:
         with self._store.lock:
             record = self._records.get(key)
+            if record is not None and self._max_entries is not None:
+                self._records[key] = self._records.pop(key)
         return record if record is not None and record.is_live(now) else None
 
     async def _write(self, key: str, record: Record, now: int) -> None:
         with self._store.lock:
-            self._records[key] = record
+            self._put(key, record, now)
 
     async def _remove(self, key: str, now: int) -> bool:
         with self._store.lock:
@@ -88,7 +106,7 @@ class InMemoryStorageAdapter(BackendAdapter):
                 return False
             self._records.pop(key, None)
             if record is not None:
-                self._records[key] = record
+                self._put(key, record, now)
             return True
 
     async def _is_live(self, key: str, now: int) -> bool:
@@ -99,11 +117,26 @@ class InMemoryStorageAdapter(BackendAdapter):
             return [key for key, record in self._records.items() if key.startswith(prefix) and record.is_live(now)]
 
     async def _purge(self, now: int) -> int:
-        with self._store.lock:
-            expired = [key for key, record in self._records.items() if not record.is_live(now)]
-            for key in expired:
-                del self._records[key]
-        return len(expired)
+        removed, keys = 0, list(self._records)
+        for begin in range(0, len(keys), _PIECE):
+            with self._store.lock:
+                for key in keys[begin : begin + _PIECE]:
+                    if (record := self._records.get(key)) is not None and not record.is_live(now):
+                        del self._records[key]
+                        removed += 1
+            await anyio.lowlevel.checkpoint()  # others get their turn
+        return removed
+
+    def _put(self, key: str, record: Record, now: int) -> None:
+        """Store a record, and remove a few that have expired, and what is above ``max_entries``."""
+        records, deadlines = self._records, self._store.deadlines[self.namespace]
+        records.pop(key, None)  # a new entry comes last
+        records[key] = record
+        deadlines.note(key, record.expires_at, records)
+        for passed in deadlines.passed(now, records):
+            del records[passed]
+        while self._max_entries is not None and len(records) > self._max_entries:
+            del records[next(iter(records))]
 
     @property
     def _records(self) -> dict[str, Record]:

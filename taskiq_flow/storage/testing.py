@@ -4,6 +4,7 @@
 :class:`KitSupport`         how an adapter is closed between tests, where no event loop runs
 :func:`intercept_calls`     puts something between the adapters and their storages: faults, or a choice of what is next
 :func:`recycle`             lets adapters that follow one another share idle threads, and the state of engines
+:func:`keep_expired`        leaves expired entries where they are until ``cleanup()``
 :func:`server_ttl_grace`    keeps a server from removing what the frozen clock still calls alive
 ==========================  ======================================================================================
 
@@ -26,6 +27,8 @@ __all__ = [
     "intercept_calls",
     "interceptor",
     "is_recycling",
+    "keep_expired",
+    "keeps_expired",
     "recycle",
     "server_ttl_grace",
     "when_recycling_ends",
@@ -135,6 +138,30 @@ def when_recycling_ends(end: Callable[[], None]) -> Callable[[], None]:
     """Let ``end`` be called whenever :func:`recycle` ends: a decorator, for what keeps things from owner to owner."""
     _when_recycling_ends.append(end)
     return end
+
+
+# --- what has expired -------------------------------------------------------------------------------------------------
+
+_keeps_expired = False
+
+
+def keeps_expired() -> bool:
+    """Return whether expired entries stay until somebody calls ``cleanup()``."""
+    return _keeps_expired
+
+
+@contextmanager
+def keep_expired(keep: bool = True) -> Iterator[None]:
+    """Let expired entries stay until ``cleanup()``, for the length of a ``with`` block: tests count them.
+
+    :param keep: False lets them go by themselves again, as in production.
+    """
+    global _keeps_expired  # noqa: PLW0603 - see above
+    before, _keeps_expired = _keeps_expired, keep
+    try:
+        yield
+    finally:
+        _keeps_expired = before
 
 
 # --- the frozen clock -------------------------------------------------------------------------------------------------

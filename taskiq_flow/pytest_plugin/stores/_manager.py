@@ -9,7 +9,7 @@ from taskiq_flow.pytest_plugin.run import Run
 from taskiq_flow.pytest_plugin.servers import Server, ServerPool, ServerSettings, ServerUnavailable
 from taskiq_flow.pytest_plugin.stores._background import BackgroundLoop
 from taskiq_flow.pytest_plugin.stores.base import IsolatedStore, Process, StorageKind, StorageUnavailable
-from taskiq_flow.storage.testing import recycle
+from taskiq_flow.storage.testing import keep_expired, recycle
 
 __all__ = ["StoreManager"]
 
@@ -32,6 +32,7 @@ class StoreManager:
         self.pool = ServerPool(run.folder, run.id, run.owner_pid, servers, [run.database_folder])
         self._recycling = ExitStack()
         self._recycling.enter_context(recycle())
+        self._recycling.enter_context(keep_expired())
         self._begin_process(worker)
 
     def _begin_process(self, worker: str) -> None:

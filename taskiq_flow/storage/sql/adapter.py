@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakMethod
 
 from sqlalchemy import URL, Connection, Engine, Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,7 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
+from taskiq_flow.storage.expiry import DEFAULT_INTERVAL, PeriodicCleaning, Piece, checked_interval
 from taskiq_flow.storage.failures import Diagnosis, Failure
+from taskiq_flow.storage.sql.cleaning import as_text, remove_expired
 from taskiq_flow.storage.sql.engines import (
     EnginesPerLoop,
     GivenEngine,
@@ -56,6 +59,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         bound to the event loop that it was first used on.
     :param connect_timeout: seconds to wait for a connection.
     :param operation_timeout: seconds one call may take in all, waiting for locks included.
+    :param cleanup_interval: seconds after which what has expired is removed in the background, time and again; the
+        first time is soon after the first use, the last one is :meth:`aclose`. None for never.
     :raises ConfigurationError: if the URL cannot be used, or its driver does not fit ``async_mode``.
     :raises MissingDependencyError: if the URL's driver is not installed.
     """
@@ -73,9 +78,11 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         engine: AsyncEngine | Engine | None = None,
         connect_timeout: float = 5.0,
         operation_timeout: float = DEFAULT_TIMEOUT,
+        cleanup_interval: float | None = DEFAULT_INTERVAL,
     ) -> None:
         super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=operation_timeout)
         self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
+        self._cleaning = PeriodicCleaning(WeakMethod(self._clean), checked_interval(cleanup_interval))
         if engine is None:
             self._url, dialect = usable_url(db_url, async_mode)
             self._runner = _runner_for_url(self._url, async_mode, connect_timeout, operation_timeout)
@@ -88,7 +95,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._statements = statements(checked_table(table, dialect.name), dialect.name)
 
     async def aclose(self) -> None:
-        """Close the connections that this adapter opened; an engine that was passed in stays open."""
+        """Remove what has expired, unless that takes long, and close the connections that this adapter opened; an
+        engine that was passed in stays open.
+        """
+        await self._cleaning.finish()
         await self._runner.aclose()
 
     def close_from_outside(self) -> None:
@@ -136,13 +146,17 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         statement = self._statements.live_keys(low is not None, high is not None)
         where = {"of": self.namespace, "now": now, "low": low, "high": high}
         found = await self._run(lambda connection: connection.execute(statement, where).scalars().all())
-        keys = [decoded for key in found if (decoded := _decoded(key)) is not None]
+        keys = [text for key in found if (text := as_text(key)) is not None]
         if len(keys) < len(found):
             logger.warning("%r left out %d rows whose keys are not UTF-8 text", self, len(found) - len(keys))
         return keys
 
-    async def _purge(self, now: int) -> int:
-        return await self._count(self._statements.purge, {"of": self.namespace, "now": now})
+    async def _count_entries(self) -> int | None:
+        where = {"of": self.namespace}
+        return await self._run(lambda connection: connection.execute(self._statements.count, where).scalar_one())
+
+    async def _purge_piece(self, now: int, after: str | None) -> Piece:
+        return await self._run(partial(remove_expired, self._statements, self.namespace, now, after))
 
     def _address(self) -> str:
         # Not what SQLAlchemy has parsed: of a password with an unquoted "@" it takes a part for the host.
@@ -156,6 +170,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
+        self._cleaning.note_use()
         return await self._runner.run(partial(with_table, self._statements.table, work))
 
     async def _run_with(self, row: dict[str, Any], work: Callable[[Connection], T]) -> T:
@@ -194,14 +209,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter
 """Another name for :class:`SQLAlchemyStorageAdapter`, which also serves PostgreSQL and MySQL."""
-
-
-def _decoded(key: Any) -> str | None:
-    """Return a key of which the database has given the bytes; None if it is not text."""
-    try:
-        return None if key is None else bytes(key).decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _runner_for_url(url: URL, async_mode: bool, connect_timeout: float, operation_timeout: float) -> Runner:
