@@ -6,6 +6,7 @@
 # make faults  storages under fault: 100 kills, restarts, 100,000 calls on each (a sample of it is in make test)
 # make bench   what the kit costs, beside its targets and peers: a table (ARGS=--quick)
 # make mutants each small change to the clock, the codec and the rules of arguments: is there a test that sees it?
+# make tree    write the tree in CONTRIBUTING.md anew
 # make lowest  install the oldest versions that pyproject.toml promises, for make test
 #
 # Each sets up what it needs first, in .venv, from Python 3.11 or newer and nothing else.
@@ -49,6 +50,9 @@ faults: $(READY)
 
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks.harness $(ARGS)
+
+tree: $(READY)
+	$(BIN)/python -m tests.tree
 
 .PHONY: mutants
 mutants: $(READY)

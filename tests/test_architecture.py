@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import taskiq_flow
+from tests.tree import named
 
 PACKAGE = Path(taskiq_flow.__file__).parent
 ROOT = PACKAGE.parent
@@ -65,8 +66,8 @@ def _modules() -> Iterator[Module]:
 MODULES = {module.name: module for module in _modules()}
 
 KNOW_TASKIQ = {
-    "_label_types",
     "records",
+    "_label_types",
     "cli",
     "exceptions",
     "history",
@@ -173,6 +174,17 @@ def _changed(node: ast.AST) -> Iterator[ast.expr]:
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"setattr", "delattr"}:
         yield node.args[0]
     yield from (target.value for target in targets if isinstance(target, ast.Attribute))
+
+
+def test_contributing_names_every_module() -> None:
+    modules = {
+        str(path.relative_to(ROOT))
+        for folder in ("taskiq_flow", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.stat().st_size
+    }
+    listed = {path for path in named() if path.endswith(".py") and path.startswith(("taskiq_flow/", "tests/"))}
+    assert listed == modules, "make tree writes it anew"
 
 
 LAZY = [
