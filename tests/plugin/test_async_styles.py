@@ -165,7 +165,7 @@ ENDLESS = """
 
     {mark}
     async def test_it(flow_broker):
-        flow_broker.patience = 0.12
+        flow_broker.shutdown_timeout = 0.12
         flow_broker.add_middlewares(Again())
 
         @flow_broker.task(task_name="again")
@@ -205,7 +205,7 @@ def test_flow_broker_without_an_async_plugin(inner: InnerRun) -> None:
 
             async def body():
                 task = await double.kiq(21)
-                await flow_broker.drain()  # asyncio.run cancels what is not over
+                await flow_broker.drain()
                 return (await task.get_result()).return_value
 
             assert asyncio.run(body()) == 42

@@ -6,14 +6,11 @@ the sender's, or there is none, a worker's thread runs them: the sender's loop m
 """
 
 import asyncio
-import concurrent.futures
 import logging
 import re
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -34,13 +31,11 @@ from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.middlewares import CacheMiddleware, LostResult, StorageMiddleware
 from taskiq_flow.pytest_plugin.broker.adoption import Adoption, DrivenSource
 from taskiq_flow.pytest_plugin.broker.adoption.sources import is_of_labels
-from taskiq_flow.pytest_plugin.broker.deliveries import Deliveries, Loss, StuckTasksError, delay_of, was_cancelled
+from taskiq_flow.pytest_plugin.broker.deliveries import Loss, StuckTasksError, delay_of, was_cancelled
 from taskiq_flow.pytest_plugin.broker.handlers import SYNC_TASK_THREADS, MessageHandler
-from taskiq_flow.pytest_plugin.broker.task_loops import TaskLoop, WorkerThread, on_loop
+from taskiq_flow.pytest_plugin.broker.life import Life
 from taskiq_flow.pytest_plugin.broker.workers import Workers
-from taskiq_flow.pytest_plugin.everything import unfrozen
 from taskiq_flow.storage.base import BaseStorageAdapter
-from taskiq_flow.storage.loops import PerLoop
 
 __all__ = ["FlowBroker"]
 
@@ -49,8 +44,6 @@ M = TypeVar("M", bound=TaskiqMiddleware)
 _LOGGER = logging.getLogger(Receiver.__module__)
 _TO_WAIT = "what still runs is waited for by `await flow_broker.drain()`, or `flow_broker.drain_sync()`, in the test"
 _TO_LOSE = 'a loss that is meant is declared by @pytest.mark.flow_broker(loses="…"), a regular expression that finds it'
-_STARTING: "ContextVar[object]" = ContextVar("taskiq_flow_starting", default=None)
-"""The ``FlowBroker`` whose startup runs in this context: what it sends does not wait for the end of that."""
 
 
 class FlowBroker(InMemoryBroker):
@@ -71,8 +64,6 @@ class FlowBroker(InMemoryBroker):
 
     losses: list[Loss]
     """The results that did not get to where they belong, so far: each fails the test when it is over."""
-    shutdown_timeout: float = 10.0
-    """Seconds that running tasks are waited for when the test is over: what they store belongs to it."""
     schedule_sources: list[ScheduleSource]
     """Whose schedules ``await frozen_clock.advance(…)`` fires."""
 
@@ -93,17 +84,9 @@ class FlowBroker(InMemoryBroker):
         self._handler = MessageHandler(self)
         self._adoption = Adoption(self, make_storage, self.middlewares, self.schedule_sources)
         self._workers: Workers | None = None
-        self._test_thread = threading.get_ident() if runs_on_test_loop else None
-        self._worker_thread = WorkerThread()
-        self._worker_loop: TaskLoop | None = None
-        # A loop's entry stays while it ends: what the tasks send that it waits for is its own, and waited for as well.
-        self._loops = PerLoop(self._loop_here, self._end, stays=True)
-        self._deliveries = Deliveries(self.losses.append, self._place_in_thread)
-        self._lock = threading.Lock()
-        self._started_on: TaskLoop | None = None
-        self._starting: concurrent.futures.Future[None] | None = None
+        self._life = Life(self._start, self._stop, self.losses.append, runs_on_test_loop=runs_on_test_loop)
+        self._deliveries = self._life.deliveries
         self._started_sources: list[ScheduleSource] = []
-        self._tasks: set[asyncio.Future[None]] = set()
         self.add_middlewares(*middlewares)
         _LOGGER.addFilter(_says_something)
 
@@ -119,6 +102,15 @@ class FlowBroker(InMemoryBroker):
                 middleware.on_failure.append(self._not_stored)
             elif isinstance(middleware, CacheMiddleware):
                 middleware.on_failure.append(self._not_cached)
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """Seconds that running tasks are waited for when the test is over: what they store belongs to it."""
+        return self._life.shutdown_timeout
+
+    @shutdown_timeout.setter
+    def shutdown_timeout(self, seconds: float) -> None:
+        self._life.shutdown_timeout = seconds
 
     @property
     def storage_middleware(self) -> StorageMiddleware:
@@ -171,7 +163,7 @@ class FlowBroker(InMemoryBroker):
         :raises ConfigurationError: if tasks were sent already, a broker is this one or was adopted by itself before, or
             a class in ``without`` or ``keeping`` matches no middleware.
         """
-        if self._starting is not None:
+        if self._life.has_begun:
             raise ConfigurationError("adopt() comes before the first task is sent: event handlers would be late")
         self._adoption.add(parts, without, keeping)
 
@@ -186,22 +178,19 @@ class FlowBroker(InMemoryBroker):
 
         :raises Exception: if an event handler does.
         """
-        await self._start(self._place(await self._loops.get()))
+        _, place = await self._life.places()
+        await self._life.start(place)
 
     async def shutdown(self) -> None:
         """Wait for the tasks that run, and for what they send, and shut down."""
-        await self._loops.aclose()
-        if (worker := self._worker_loop) is not None:
-            await on_loop(worker.loop, self._end(worker))
+        await self._life.aclose()
 
     def close_from_outside(self) -> None:
         """Shut down and release what was adopted, from a thread that runs no event loop: for the fixture's teardown."""
         with ExitStack() as stack:
             stack.callback(self._adoption.release)
             stack.callback(_LOGGER.removeFilter, _says_something)
-            stack.callback(self._worker_thread.stop)
-            stack.callback(self._end_worker_from_outside)
-            self._loops.close_from_outside(self.shutdown_timeout + 5)
+            self._life.close_from_outside()
 
     def unexpected(self, expected: str | None) -> str:
         """Return what the test should fail with when it is over; an empty string for nothing.
@@ -216,44 +205,11 @@ class FlowBroker(InMemoryBroker):
             return f"flow_broker was expected to lose results (loses={expected!r}), and has lost none"
         return ""
 
-    async def _start(self, place: TaskLoop) -> None:
-        """Start on an event loop, unless this has been done, and wait for it: but not where the startup itself asks."""
-        if self._started_on is not None or _STARTING.get() is self:
-            return
-        with self._lock:
-            starting = self._starting
-            if is_first := starting is None or starting.done():
-                starting = self._starting = concurrent.futures.Future()
-                starting.set_running_or_notify_cancel()  # nobody who waits for it may cancel it
-        if is_first:
-            self._run_on(place, self._run_startup(place, starting))
-        await asyncio.wrap_future(starting)
-
-    async def _run_startup(self, place: TaskLoop, starting: "concurrent.futures.Future[None]") -> None:
-        _STARTING.set(self)
-        try:
-            with unfrozen():
-                await super().startup()
-                started = {id(middleware) for middleware in self.middlewares}
-                for adopted in self._adoption.brokers.values():
-                    await adopted.start(started)
-            self._started_on = place
-            starting.set_result(None)
-        except BaseException as error:
-            starting.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-
-    async def _end(self, place: TaskLoop) -> None:
-        """Come to the end of an event loop, on that loop."""
-        if not place.runs_tasks:
-            await self._deliveries.wait_for_those_of(place, self.shutdown_timeout)
-            return
-        await self._deliveries.end(place, self.shutdown_timeout)
-        if place is self._worker_loop:
-            self._worker_loop = None
-        if self._started_on is place:
-            await self._stop()
+    async def _start(self) -> None:
+        await super().startup()
+        started = {id(middleware) for middleware in self.middlewares}
+        for adopted in self._adoption.brokers.values():
+            await adopted.start(started)
 
     async def _stop(self) -> None:
         stopped = {id(middleware) for middleware in self.middlewares}
@@ -265,43 +221,10 @@ class FlowBroker(InMemoryBroker):
                 await call()
             except Exception as error:  # noqa: BLE001 - the others are to be shut down yet
                 errors.append(error)
-        self._started_on, self._started_sources = None, []
+        self._started_sources = []
         self.executor = ThreadPoolExecutor(SYNC_TASK_THREADS)  # for a second start
         if errors:
             raise errors[0]
-
-    def _end_worker_from_outside(self) -> None:
-        if (worker := self._worker_loop) is not None:
-            asyncio.run_coroutine_threadsafe(self._end(worker), worker.loop).result(self.shutdown_timeout + 15)
-
-    # --- where tasks run ----------------------------------------------------------------------------------------------
-
-    def _loop_here(self) -> TaskLoop:
-        """Return an entry for the running event loop: tasks run on the test's, and might outlive others."""
-        return TaskLoop(asyncio.get_running_loop(), runs_tasks=threading.get_ident() == self._test_thread)
-
-    def _place(self, sender: TaskLoop) -> TaskLoop:
-        """Return where a message is handled: on the sender's event loop, or in the worker's thread."""
-        is_started_in_thread = self._started_on is not None and self._started_on is self._worker_loop
-        return sender if sender.runs_tasks and not is_started_in_thread else self._place_in_thread()
-
-    def _run_on(self, place: TaskLoop, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on an event loop, as a task of its own."""
-
-        def begin() -> None:
-            task = asyncio.ensure_future(work)
-            self._tasks.add(task)  # an event loop does not keep its tasks
-            task.add_done_callback(self._tasks.discard)
-
-        place.loop.call_soon_threadsafe(begin)
-
-    def _place_in_thread(self) -> TaskLoop:
-        """Return the event loop of the worker's thread, begun if need be."""
-        loop = self._worker_thread.loop()
-        with self._lock:
-            if self._worker_loop is None:
-                self._worker_loop = TaskLoop(loop, runs_tasks=True)
-            return self._worker_loop
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -317,9 +240,8 @@ class FlowBroker(InMemoryBroker):
 
         :raises UnknownTaskError: if no such task is known to any broker.
         """
-        sender = await self._loops.get()
-        place = self._place(sender)
-        await self._start(place)
+        sender, place = await self._life.places()
+        await self._life.start(place)
         if handler.broker.find_task(message.task_name) is None:
             raise UnknownTaskError(task_name=message.task_name)
 
@@ -390,7 +312,7 @@ class FlowBroker(InMemoryBroker):
             is_ours = any(source is own for own in self.schedule_sources) and not is_of_labels(source)
             if not is_ours and not any(source is each for each in self._started_sources):
                 self._started_sources.append(source)
-                await on_loop(self._place(await self._loops.get()).loop, source.startup())
+                await self._life.run(source.startup())
         return driven
 
     @asynccontextmanager
@@ -415,8 +337,7 @@ class FlowBroker(InMemoryBroker):
 
     async def _handle(self, handler: MessageHandler, message: BrokerMessage) -> None:
         try:
-            if self._starting is not None and not self._starting.done():  # sent by what runs at startup
-                await asyncio.wrap_future(self._starting)
+            await self._life.wait_for_start()
             if self._workers is None:
                 await handler.handle(message, self.executor)
             else:

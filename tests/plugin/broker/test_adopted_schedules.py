@@ -20,7 +20,9 @@ from taskiq.schedule_sources import LabelScheduleSource
 from taskiq_redis import ListRedisScheduleSource, RedisScheduleSource
 
 from taskiq_flow.clock import FrozenClock
+from taskiq_flow.exceptions import StorageError
 from taskiq_flow.pytest_plugin.broker import FlowBroker
+from taskiq_flow.pytest_plugin.faults import StorageFaults
 from taskiq_flow.schedule_source import StorageScheduleSource
 from taskiq_flow.storage import BaseStorageAdapter
 from tests.plugin.broker.application import Noted, ProductionBroker, ProductionSource, ProductionStorage
@@ -116,6 +118,16 @@ def test_in_the_end_a_source_is_as_it_was(flow_broker: FlowBroker) -> None:
     assert [type(source) for source in sources] != [each["class"] for each in before]
     flow_broker.close_from_outside()
     assert [{**vars(source), "class": type(source)} for source in sources] == before
+
+
+async def test_faults_of_the_storage_reach_a_source(
+    storage_faults: StorageFaults, flow_broker: FlowBroker, broker: AsyncBroker
+) -> None:
+    source = ListRedisScheduleSource(NOWHERE)
+    flow_broker.adopt(broker, source)
+    storage_faults.fail("set_entry")
+    with pytest.raises(StorageError, match="storage_faults"):
+        await task_of(broker).schedule_by_cron(source, "* * * * *")
 
 
 async def test_sources_are_apart(flow_broker: FlowBroker, broker: AsyncBroker) -> None:
@@ -268,3 +280,21 @@ async def test_what_a_middleware_holds_is_adopted(
     await flow_broker.drain()
     assert len(await source.get_schedules()) == 1
     assert len(await storage_adapter.keys("schedule-1:*")) == 1
+
+
+async def test_a_source_that_reads_labels_at_startup_has_them(
+    flow_broker: FlowBroker, broker: AsyncBroker, frozen_clock: FrozenClock, runs: list[str]
+) -> None:
+    class Labelled(ListRedisScheduleSource):
+        """What taskiq-postgres has: its own startup stores the schedules in labels."""
+
+        def extract_scheduled_tasks_from_broker(self) -> list[ScheduledTask]:
+            cron = broker.get_all_tasks()["labelled"].labels["schedule"][0]["cron"]
+            return [ScheduledTask(task_name="labelled", labels={}, args=[], kwargs={}, cron=cron)]
+
+    add_labelled(broker, runs)
+    source = Labelled(NOWHERE)
+    flow_broker.adopt(TaskiqScheduler(broker, [source]))
+    await source.startup()
+    await frozen_clock.advance(timedelta(hours=1))
+    assert runs == ["labelled"] * 3

@@ -88,7 +88,7 @@ class AdoptedBroker:
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(content)
         for event, handlers in self._handlers.items():
-            self.broker.event_handlers[event] = handlers
+            self.broker.event_handlers[event][:] = handlers
 
     # --- what its stand-in asks for -----------------------------------------------------------------------------------
 

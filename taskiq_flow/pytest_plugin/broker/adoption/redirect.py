@@ -9,6 +9,7 @@ import os
 import sys
 import sysconfig
 import weakref
+from collections import deque
 from typing import Any
 
 from taskiq_flow.exceptions import ConfigurationError
@@ -18,8 +19,10 @@ __all__ = ["Redirection", "delegate_of", "is_of_a_library", "library_class"]
 _LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
 _DELEGATES: dict[int, Any] = {}
 """What answers for a redirected object, by the object's identity: nothing is written into the object."""
-_CLASSES: "weakref.WeakKeyDictionary[type, type]" = weakref.WeakKeyDictionary()
+_CLASSES: "weakref.WeakKeyDictionary[type, weakref.ref[type]]" = weakref.WeakKeyDictionary()
 """The subclass for each class that was redirected before."""
+_RECENT: "deque[type]" = deque(maxlen=64)
+"""Those that were made last: an application's are made once, and a test's own do not stay for ever."""
 
 
 class Redirection:
@@ -75,14 +78,15 @@ def is_of_a_library(kind: type) -> bool:
 
 
 def _redirected(kind: type, base: type, stand_in: dict[str, Any], hooks: frozenset[str]) -> type:
-    if (made := _CLASSES.get(kind)) is not None:
-        return made
+    if (known := _CLASSES.get(kind)) is not None and (again := known()) is not None:
+        return again
     library = library_class(kind, base)
     own_hooks = set() if is_of_a_library(library) else {name for name in hooks if _defines(library, base, name)}
     methods = {name: each for name, each in stand_in.items() if hasattr(library, name) and name not in own_hooks}
     substitute = _subclass(library, (library,), methods)
     made = substitute if kind is library else _subclass(kind, (kind, substitute), {})
-    _CLASSES[kind] = made
+    _CLASSES[kind] = weakref.ref(made)
+    _RECENT.append(made)
     return made
 
 

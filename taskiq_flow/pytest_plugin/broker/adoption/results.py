@@ -104,8 +104,11 @@ def _missing_of(kind: type) -> Callable[[str], Exception]:
 
 
 def _missing_error_of(kind: type) -> type[Exception] | None:
-    """Return what a class raises: libraries call it ``ResultIsMissingError``, and import it where they raise it."""
+    """Return what a class raises: libraries call it ``ResultIsMissingError``, and have it in ``exceptions``, mostly."""
     if kind is InmemoryResultBackend:
         return KeyError
-    found = getattr(sys.modules.get(kind.__module__), "ResultIsMissingError", None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    for module in (kind.__module__, f"{kind.__module__.partition('.')[0]}.exceptions"):
+        found = getattr(sys.modules.get(module), "ResultIsMissingError", None)
+        if isinstance(found, type) and issubclass(found, Exception):
+            return found
+    return None

@@ -25,7 +25,7 @@ def redirected_source(source: ScheduleSource, storage: BaseStorageAdapter, prefi
 
     :param prefix: what the storage's keys begin with: two sources know nothing of each other's schedules.
     """
-    schedules = StorageScheduleSource(
+    schedules = _Schedules(
         storage,
         prefix=prefix,
         resend_after=getattr(source, "resend_after", 300.0),
@@ -34,8 +34,22 @@ def redirected_source(source: ScheduleSource, storage: BaseStorageAdapter, prefi
     return Redirection(source, ScheduleSource, _STAND_IN, schedules, hooks=_HOOKS)
 
 
+class _Schedules(StorageScheduleSource):
+    has_labels = False
+    """Whether the schedules in labels have been added."""
+
+
 async def _nothing(_self: Any) -> None:
     """Do nothing: the test's storage opens and closes by itself."""
+
+
+async def _startup(self: Any) -> None:
+    """Add the schedules in the labels of tasks, once, where the library's own startup would (taskiq-postgres)."""
+    of_labels = getattr(self, "extract_scheduled_tasks_from_broker", None)
+    if of_labels is not None and not delegate_of(self).has_labels:
+        delegate_of(self).has_labels = True
+        for schedule in of_labels():
+            await delegate_of(self).add_schedule(schedule)
 
 
 async def _get_schedules(self: Any) -> list[ScheduledTask]:
@@ -61,7 +75,7 @@ async def _post_send(self: Any, task: ScheduledTask) -> None:
 
 _HOOKS = frozenset({"pre_send", "post_send"})
 _STAND_IN: dict[str, Callable[..., Any]] = {
-    "startup": _nothing,
+    "startup": _startup,
     "shutdown": _nothing,
     "get_schedules": _get_schedules,
     "add_schedule": _add_schedule,
