@@ -76,7 +76,7 @@ async def test_default_middlewares_share_one_storage(monkeypatch: pytest.MonkeyP
     storage, cache = made["storage"].storage, made["cache"].cache
     assert repr(storage) == "RedisStorageAdapter(redis://h:1/2 (the broker's), namespace='shop')"
     assert cache.storage is storage
-    assert cache.lock_timeout == 300
+    assert cache.lock_timeout == 10
 
     closed = []
 
