@@ -7,6 +7,7 @@ connection; in asynchronous mode they run under ``run_sync``, else in a thread.
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
 from taskiq_flow.storage.failures import Diagnosis, Failure
+from taskiq_flow.storage.loops import Slots
 from taskiq_flow.storage.sql import pgbouncer
 from taskiq_flow.storage.sql.engines import EngineSettings, EnginesPerLoop, GivenEngine, LazyEngine, new_engine
 from taskiq_flow.storage.sql.errors import NotConnectedError, TooLargeError, diagnose
@@ -76,23 +78,21 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
         if max_connections is not None:
             rules.checked_max_connections(max_connections)
+        limit = max_connections
         if engine is None:
             database = usable_url(db_url, async_mode)
             self._url, dialect = database.url, database.dialect
             self._secret_url = db_url if isinstance(db_url, str) else db_url.render_as_string(hide_password=False)
+            limit = limit or database.max_connections or _default_connections(dialect.name)
+            is_async = async_mode and dialect.name != "sqlite"
             self._runner = _runner_for_url(
-                EngineSettings(
-                    database,
-                    async_mode and dialect.name != "sqlite",
-                    connect_timeout,
-                    operation_timeout,
-                    max_connections or database.max_connections or _default_connections(dialect.name),
-                )
+                EngineSettings(database, is_async, connect_timeout, operation_timeout, limit)
             )
         else:
             self._url, dialect = engine.url, type(engine.dialect)
-            limit = max_connections or _default_connections(dialect.name)
+            limit = limit or _default_connections(dialect.name)
             self._runner = _runner_for_engine(engine, connect_timeout, operation_timeout, limit)
+        self._slots = Slots(limit)
         self.backend = _NAMES.get(dialect.name, dialect.name)
         self._statements = statements(checked_table(table, dialect.name), dialect.name)
 
@@ -156,6 +156,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     def _address(self) -> str:
         # Not with SQLAlchemy's own mask: of a password with an unquoted "@" it takes a part for the host.
         return masked(self._url.set(query={}).render_as_string(hide_password=False))
+
+    def _server_name(self) -> str | None:
+        url = self._url
+        host = url.host or url.query.get("host")
+        return None if url.get_backend_name() == "sqlite" or not host else f"{host}:{url.port or 'default port'}"
+
+    def _slot(self) -> AbstractAsyncContextManager[None]:
+        return self._slots.one()
 
     def _diagnose(self, error: Exception) -> Diagnosis | None:
         return diagnose(error)
