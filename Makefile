@@ -27,6 +27,7 @@ SOURCES := taskiq_flow tests examples benchmarks conftest.py
 # Tests start Python hundreds of times; without its caches each of them compiles the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+.PHONY: help demo test contract fuzz faults bench lowest mutants tree check format clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -54,7 +55,6 @@ bench: $(BENCH)/.ready
 tree: $(READY)
 	$(BIN)/python -m tests.tree
 
-.PHONY: mutants
 mutants: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mutants
 	$(BIN)/mutmut run $(ARGS)

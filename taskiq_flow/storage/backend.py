@@ -21,6 +21,7 @@ from taskiq_flow.exceptions import (
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
 from taskiq_flow.storage.cancellation import within
+from taskiq_flow.storage.circuit import CircuitOpenError, circuit_of
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.expiry import Piece
 from taskiq_flow.storage.failures import Diagnosis, Failure
@@ -31,8 +32,8 @@ __all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "witho
 
 T = TypeVar("T")
 
-DEFAULT_TIMEOUT = 30.0
-"""Seconds that one operation may take in all; connecting has a time-out of its own."""
+DEFAULT_TIMEOUT = 5.0
+"""Seconds that one call to the server may take, connecting and waiting for a connection included."""
 
 
 class Record(NamedTuple):
@@ -48,12 +49,17 @@ class Record(NamedTuple):
         return self.expires_at is None or now < self.expires_at
 
 
+class _NoSlotError(TimeoutError):
+    """All connections were in use for as long as the operation may take."""
+
+
 class BackendAdapter(BaseStorageAdapter, KitSupport):
     """The contract's rules around a backend's hooks.
 
     :param namespace: entries of other namespaces on the same server are never seen, counted or removed.
     :param ttl_seconds: the default time to live in seconds; None means that entries never expire by default.
-    :param operation_timeout: seconds after which a call gives up with ``StorageConnectionError``.
+    :param operation_timeout: seconds that one call to the server may take, after which it is a
+        ``StorageConnectionError``.
     """
 
     backend: str
@@ -235,6 +241,10 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         """Return what a driver's error means; None if it is not a driver's."""
         return None
 
+    def _server_name(self) -> str | None:
+        """Return the host and port of the server, for its circuit; None where there is no server."""
+        return None
+
     def _slot(self) -> AbstractAsyncContextManager[None]:
         """Return what a call holds while it is under way: where connections are limited, one of them."""
         return nullcontext()
@@ -283,8 +293,24 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what ``work`` returns within the operation's time-out, tried once more where nothing was done."""
+        server, timeout = self._server_name(), self._operation_timeout
+        if server is None:
+            return await self._within_timeout(work)
+        with circuit_of(server).attempt(timeout) as attempt:
+            try:
+                return await self._within_timeout(work)
+            except _NoSlotError:
+                raise TimeoutError from None  # it is calls of ours that it waited for
+            except Exception as error:
+                diagnosis = self._diagnosed(error)
+                attempt.timed_out = diagnosis is not None and diagnosis.failure is Failure.TIMEOUT
+                raise
+
+    async def _within_timeout(self, work: Callable[[], Awaitable[T]]) -> T:
+        has_slot = False
         with within(self._operation_timeout):
             async with self._slot():
+                has_slot = True
                 try:
                     return await work()
                 except Exception as error:
@@ -293,9 +319,11 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
                         raise
                 await self._drop_connections()
                 return await work()
-        raise TimeoutError
+        raise TimeoutError if has_slot else _NoSlotError
 
     def _diagnosed(self, error: Exception) -> Diagnosis | None:
+        if isinstance(error, CircuitOpenError):
+            return Diagnosis(Failure.TIMEOUT, str(error))
         # The time-out has no message, and is an OSError, which adapters sort by its message.
         if isinstance(error, TimeoutError) and not str(error):
             return Diagnosis(Failure.TIMEOUT, f"no answer within {self._operation_timeout:g} s")

@@ -7,15 +7,17 @@ another, or from the loops of several threads, so it keeps its client or engine 
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import anyio
+
 from taskiq_flow.storage.forks import leave_to_parent, reset_in_child
 
-__all__ = ["PerLoop"]
+__all__ = ["PerLoop", "Slots"]
 
 T = TypeVar("T")
 
@@ -106,6 +108,29 @@ class PerLoop(Generic[T]):
         with self._lock:
             for loop in [loop for loop in self._held if loop.is_closed()]:
                 del self._held[loop]
+
+
+class Slots:
+    """A limit, in each event loop, of how much is under way at once.
+
+    :param limit: how many; further ones wait for their turn.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._semaphores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait for a slot in the running loop, and hold it."""
+        loop = asyncio.get_running_loop()
+        semaphore = self._semaphores.get(loop)
+        if semaphore is None:
+            semaphore = self._semaphores[loop] = anyio.Semaphore(self._limit)
+        async with semaphore:
+            yield
 
 
 async def _keep(

@@ -15,7 +15,7 @@ from taskiq_flow.storage.failures import Diagnosis
 from taskiq_flow.storage.redis import codec, transactions
 from taskiq_flow.storage.redis.clients import Client, Clients, ClientsPerLoop, GivenClient
 from taskiq_flow.storage.redis.errors import diagnose
-from taskiq_flow.storage.redis.urls import factory_for
+from taskiq_flow.storage.redis.urls import factory_for, server_of_url
 from taskiq_flow.storage.testing import server_ttl_grace
 from taskiq_flow.storage.urls import masked
 
@@ -66,8 +66,10 @@ class RedisStorageAdapter(BackendAdapter):
         self._clients: Clients
         if client_factory is not None or client is not None:
             self._server = address or "a client that was passed in"
+            self._host = None if address is None else f"redis {address}"
         else:
             self._server, self._secret_url = masked(redis_url.strip()), redis_url
+            self._host = server_of_url(redis_url)
             client_factory = factory_for(redis_url, connect_timeout, max_connections)
         if client_factory is not None:
             self._clients = ClientsPerLoop(client_factory, max_connections)
@@ -141,6 +143,9 @@ class RedisStorageAdapter(BackendAdapter):
 
     async def _drop_connections(self) -> None:
         await self._clients.drop_connections()
+
+    def _server_name(self) -> str | None:
+        return self._host
 
     def _slot(self) -> AbstractAsyncContextManager[None]:
         return self._clients.slot()

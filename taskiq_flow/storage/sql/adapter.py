@@ -7,6 +7,7 @@ connection; in asynchronous mode they run under ``run_sync``, else in a thread.
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakMethod
@@ -19,6 +20,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
 from taskiq_flow.storage.expiry import DEFAULT_INTERVAL, PeriodicCleaning, Piece, checked_interval
 from taskiq_flow.storage.failures import Diagnosis, Failure
+from taskiq_flow.storage.loops import Slots
 from taskiq_flow.storage.sql import pgbouncer
 from taskiq_flow.storage.sql.cleaning import as_text, remove_expired
 from taskiq_flow.storage.sql.engines import EngineSettings, EnginesPerLoop, GivenEngine, LazyEngine, new_engine
@@ -83,24 +85,22 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._cleaning = PeriodicCleaning(WeakMethod(self._clean), checked_interval(cleanup_interval))
         if max_connections is not None:
             rules.checked_max_connections(max_connections)
+        limit = max_connections
         if engine is None:
             database = usable_url(db_url, async_mode)
             self._url, dialect = database.url, database.dialect
+            limit = limit or database.max_connections or _default_connections(dialect.name)
+            is_async = async_mode and dialect.name != "sqlite"
             self._runner = _runner_for_url(
-                EngineSettings(
-                    database,
-                    async_mode and dialect.name != "sqlite",
-                    connect_timeout,
-                    operation_timeout,
-                    max_connections or database.max_connections or _default_connections(dialect.name),
-                )
+                EngineSettings(database, is_async, connect_timeout, operation_timeout, limit)
             )
         else:
             self._url, dialect = engine.url, type(engine.dialect)
-            limit = max_connections or _default_connections(dialect.name)
+            limit = limit or _default_connections(dialect.name)
             self._runner = _runner_for_engine(engine, connect_timeout, operation_timeout, limit)
         given = db_url if engine is None else engine.url
         self._secret_url = given if isinstance(given, str) else given.render_as_string(hide_password=False)
+        self._slots = Slots(limit)
         self.backend = _NAMES.get(dialect.name, dialect.name)
         self._statements = statements(checked_table(table, dialect.name), dialect.name)
 
@@ -172,6 +172,14 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         # Not what SQLAlchemy has parsed: of a password with an unquoted "@" it takes a part for the host.
         address = masked(f"{self._url.drivername}://{self._secret_url.strip().partition('://')[2]}")
         return address.removesuffix("?***")
+
+    def _server_name(self) -> str | None:
+        url = self._url
+        host = url.host or url.query.get("host")
+        return None if url.get_backend_name() == "sqlite" or not host else f"{host}:{url.port or 'default port'}"
+
+    def _slot(self) -> AbstractAsyncContextManager[None]:
+        return self._slots.one()
 
     def _diagnose(self, error: Exception) -> Diagnosis | None:
         return diagnose(error)

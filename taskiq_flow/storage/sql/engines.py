@@ -12,6 +12,7 @@ from uuid import uuid4
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from taskiq_flow.storage.forks import leave_to_parent, reset_in_child
 from taskiq_flow.storage.loops import PerLoop
@@ -247,4 +248,5 @@ class EnginesPerLoop:
 
 
 async def _dispose(engine: AsyncEngine) -> None:
-    await engine.dispose()
+    # Not `engine.dispose()`, which makes a new pool: a call that is just connecting would leave its connection there.
+    await greenlet_spawn(engine.sync_engine.pool.dispose)
