@@ -16,6 +16,7 @@ from taskiq_flow.records.results import StoredOutcome, not_a_record, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.retries import RETRY_FOR, retried
+from taskiq_flow.storage.startup import reach
 
 __all__ = ["ResultIsMissingError", "StorageResultBackend"]
 
@@ -46,6 +47,8 @@ class StorageResultBackend(AsyncResultBackend[T]):
     :param ttl_seconds: seconds that results and progress live; None for the storage's default.
     :param retry_for: seconds, for each call, in which a storage that fails for the moment is asked again; 0 for one
         attempt.
+    :param check_on_startup: whether the storage is reached when the broker starts, so that a wrong address is told
+        then, and not by the first result that is lost.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
     :param prefix: what those keys begin with; two backends on one storage that are to be apart need two.
     :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
@@ -59,6 +62,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         keep_results: bool = True,
         ttl_seconds: float | None = None,
         retry_for: float = RETRY_FOR,
+        check_on_startup: bool = True,
         owns_storage: bool | None = None,
         prefix: str = "",
     ) -> None:
@@ -72,8 +76,17 @@ class StorageResultBackend(AsyncResultBackend[T]):
         self.keep_results = keep_results
         self.ttl_seconds = ttl_seconds
         self.retry_for = retry_for
+        self.check_on_startup = check_on_startup
         self._owns_storage = bool(owns_storage)
         self._prefix = prefix
+
+    async def startup(self) -> None:
+        """Reach the storage once, which prepares its table.
+
+        :raises StorageError: if it cannot be used.
+        """
+        if self.check_on_startup:
+            await reach(self.storage, self.retry_for)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this backend's own."""

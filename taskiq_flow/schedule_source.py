@@ -21,6 +21,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.retries import RETRY_FOR, retried
+from taskiq_flow.storage.startup import reach
 
 __all__ = ["StorageScheduleSource"]
 
@@ -61,6 +62,8 @@ class StorageScheduleSource(ScheduleSource):
         attempt.
     :param skip_past_schedules: whether one-offs are left alone that were due before the minute in which this source was
         first asked for schedules: those that a scheduler missed while it was away.
+    :param check_on_startup: whether the storage is reached when the broker starts, so that a wrong address is told
+        then, and not by the first schedule.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
     :raises ConfigurationError: if ``storage`` is no adapter, keys cannot begin with ``prefix``, or ``retry_for`` is
         negative.
@@ -75,6 +78,7 @@ class StorageScheduleSource(ScheduleSource):
         resend_after: float | None = 300.0,
         retry_for: float = RETRY_FOR,
         skip_past_schedules: bool = False,
+        check_on_startup: bool = True,
         owns_storage: bool | None = None,
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
@@ -91,8 +95,17 @@ class StorageScheduleSource(ScheduleSource):
         self.skip_past_schedules = skip_past_schedules
         self._since: int | None = None
         """The minute in which schedules were first asked for."""
+        self.check_on_startup = check_on_startup
         self._owns_storage = bool(owns_storage)
         self._complained: set[str] = set()
+
+    async def startup(self) -> None:
+        """Reach the storage once, which prepares its table.
+
+        :raises StorageError: if it cannot be used.
+        """
+        if self.check_on_startup:
+            await reach(self.storage, self.retry_for)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this source's own."""

@@ -18,6 +18,7 @@ from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.memory import InMemoryStorageAdapter
 from taskiq_flow.storage.retries import RETRY_FOR, retried
+from taskiq_flow.storage.startup import reach
 
 __all__ = ["STORAGE_TTL", "LostResult", "StorageMiddleware"]
 
@@ -47,6 +48,8 @@ class StorageMiddleware(TaskiqMiddleware):
     :param enabled: False stores nothing; it may be changed at any time.
     :param retry_for: seconds in which a result is offered again to a storage that fails for the moment; 0 for one
         attempt.
+    :param check_on_startup: whether the storage is reached when the broker starts, so that a wrong address is told
+        then, and not by the first result that is lost.
     :param owns_storage: whether the storage is closed at shutdown; None means one that was made here.
     :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
     """
@@ -66,6 +69,7 @@ class StorageMiddleware(TaskiqMiddleware):
         enabled: bool = True,
         *,
         retry_for: float = RETRY_FOR,
+        check_on_startup: bool = True,
         owns_storage: bool | None = None,
     ) -> None:
         super().__init__()
@@ -74,6 +78,7 @@ class StorageMiddleware(TaskiqMiddleware):
         if not retry_for >= 0:
             raise ConfigurationError(f"retry_for must be a number of seconds, or 0, not {retry_for!r}")
         self.retry_for = retry_for
+        self.check_on_startup = check_on_startup
         self._owns_storage = storage is None if owns_storage is None else owns_storage
         self.storage = InMemoryStorageAdapter() if storage is None else storage
         self.enabled = enabled
@@ -133,6 +138,14 @@ class StorageMiddleware(TaskiqMiddleware):
                     unstorable,
                 )
                 self._losses.add(message, unstorable)
+
+    async def startup(self) -> None:
+        """Reach the storage once, which prepares its table.
+
+        :raises StorageError: if it cannot be used.
+        """
+        if self.enabled and self.check_on_startup:
+            await reach(self.storage, self.retry_for)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this middleware's own, and say what a storage that still fails has lost."""

@@ -204,7 +204,7 @@ def flow_result_backend(storage_adapter: "BaseStorageAdapter") -> "AsyncResultBa
     """The result backend of ``flow_broker``; override it for one of your own."""
     from taskiq_flow.result_backend import StorageResultBackend
 
-    return StorageResultBackend(storage_adapter)
+    return StorageResultBackend(storage_adapter, check_on_startup=False)
 
 
 @pytest.fixture
@@ -214,7 +214,11 @@ def flow_middlewares(
     """The middlewares of ``flow_broker``, for cache, storage and pipelines; override it for others."""
     from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, StorageMiddleware
 
-    return [CacheMiddleware(cache_adapter), StorageMiddleware(storage_adapter), PipelineMiddleware()]
+    return [
+        CacheMiddleware(cache_adapter),
+        StorageMiddleware(storage_adapter, check_on_startup=False),
+        PipelineMiddleware(),
+    ]
 
 
 @pytest.fixture
@@ -222,7 +226,7 @@ def flow_schedule_sources(storage_adapter: "BaseStorageAdapter") -> "list[Schedu
     """Whose schedules ``await frozen_clock.advance(…)`` fires on ``flow_broker``; override it for others."""
     from taskiq_flow.schedule_source import StorageScheduleSource
 
-    return [StorageScheduleSource(storage_adapter)]
+    return [StorageScheduleSource(storage_adapter, check_on_startup=False)]
 
 
 @pytest.fixture

@@ -78,14 +78,16 @@ class _WorkerBroker(AsyncBroker):
         self.custom_dependency_context = dict(broker.custom_dependency_context)
         self.dependency_overrides = broker.dependency_overrides
         is_ours = type(broker.result_backend) is StorageResultBackend
-        self.result_backend: Any = StorageResultBackend(storage) if is_ours else broker.result_backend
+        self.result_backend: Any = (
+            StorageResultBackend(storage, check_on_startup=False) if is_ours else broker.result_backend
+        )
         self.middlewares = [self._own(middleware) for middleware in broker.middlewares]
 
     def _own(self, middleware: TaskiqMiddleware) -> TaskiqMiddleware:
         """Return this worker's own where a middleware uses a storage; others, which do not, may serve all workers."""
         own: StorageMiddleware | CacheMiddleware
         if type(middleware) is StorageMiddleware:
-            own = StorageMiddleware(self._storage, middleware.enabled)
+            own = StorageMiddleware(self._storage, middleware.enabled, check_on_startup=False)
         elif type(middleware) is CacheMiddleware and isinstance(middleware.cache, StorageCacheAdapter):
             cache = StorageCacheAdapter(self._storage, middleware.cache.default_ttl, middleware.cache.lock_timeout)
             own = CacheMiddleware(cache, middleware.enabled, middleware.default_ttl)

@@ -28,6 +28,7 @@ def redirected_source(source: ScheduleSource, storage: BaseStorageAdapter, prefi
     schedules = _Schedules(
         storage,
         prefix=prefix,
+        check_on_startup=False,
         resend_after=getattr(source, "resend_after", 300.0),
         retry_for=getattr(source, "retry_for", RETRY_FOR),
     )
