@@ -381,3 +381,58 @@ async def test_exchange_whose_answer_is_lost_raises(
             await storage_adapter.compare_and_set("key", ABSENT, 1)
     assert await storage_adapter.get("key") == 1
     assert await storage_adapter.compare_and_set("key", 1, 2), "the next call works"
+
+
+@pytest.mark.parametrize(
+    ("call", "commands"),
+    [
+        (lambda adapter: adapter.get("key"), ["GET"]),
+        (lambda adapter: adapter.exists("key"), ["EXISTS"]),
+        (lambda adapter: adapter.delete("key"), ["DEL"]),
+        (lambda adapter: adapter.keys("k*"), ["SCAN"]),
+        (lambda adapter: adapter.set("key", 2), ["SET"]),
+    ],
+)
+async def test_call_is_one_command_while_the_clock_is_the_systems(
+    call: Callable[[RedisStorageAdapter], Any], commands: list[str], adapter: RedisStorageAdapter, raw: Redis
+) -> None:
+    await adapter.set("key", 1, ttl_seconds=60)
+    raw.config_resetstat()
+    await call(adapter)
+    told: Any = raw.info("commandstats")
+    asked = {name.removeprefix("cmdstat_").upper(): number["calls"] for name, number in told.items()}
+    assert {name: asked[name] for name in asked.keys() - {"CONFIG|RESETSTAT", "INFO"}} == dict.fromkeys(commands, 1)
+        commands, 1
+    )
+
+
+async def test_servers_ttl_decides_while_the_clock_is_the_systems(adapter: RedisStorageAdapter, raw: Redis) -> None:
+    """However far the clock of this machine is from the server's."""
+    raw.set("taskiq_flow:key", '{"expires_at": 1000, "created_at": 0, "metadata": {}, "value": 1}', ex=60)
+    assert await adapter.get("key") == 1
+    assert await adapter.exists("key")
+    assert await adapter.keys() == ["key"]
+    assert await adapter.cleanup() == 0
+    assert not await adapter.compare_and_set("key", ABSENT, 2)
+    assert await adapter.delete("key")
+
+
+async def test_keys_take_as_many_pages_as_they_need(url: str, raw: Redis) -> None:
+    """The time-out is for each of them."""
+    with raw.pipeline() as pipe:
+        for number in range(5000):
+            pipe.set(f"taskiq_flow:{number}", '{"expires_at": null, "created_at": 0, "metadata": {}, "value": 1}')
+        pipe.execute()
+    async with RedisStorageAdapter(url) as adapter:
+        assert len(await adapter.keys()) == 5000
+
+
+async def test_client_that_decodes_lists_keys_beside_foreign_names(
+    url: str, raw: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw.set(b"taskiq_flow:\xff", "theirs")
+    async with AsyncRedis.from_url(url, decode_responses=True) as client:
+        adapter = RedisStorageAdapter(client=client)
+        await adapter.set("key", 1)
+        assert await adapter.keys() == ["key"]
+    assert "left out 1 names that are not UTF-8 text" in caplog.text

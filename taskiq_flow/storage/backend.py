@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from taskiq_flow import clock, serialization
 from taskiq_flow.exceptions import (
@@ -64,6 +64,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
 
     backend: str
     """What messages call this backend."""
+    _pages: ClassVar[bool] = False
+    """Whether the hooks ``_live_keys`` and ``_purge`` make many calls to the server."""
     _secret_url = ""
     """The URL as it was given, whose secrets no message may show."""
 
@@ -103,7 +105,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         prefix, matches = rules.literal_prefix(pattern), rules.matcher(pattern)
         if not _may_begin_a_key(prefix):
             return []
-        found = await self._call(lambda: self._live_keys(prefix, clock.now_ms()), "keys", pattern)
+        found = await self._call(lambda: self._live_keys(prefix, clock.now_ms()), "keys", pattern, in_pages=self._pages)
         return sorted(key for key in found if matches(key))
 
     async def cleanup(self, ttl_seconds: int = 3600) -> int:
@@ -261,7 +263,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         return Record(text, created_at=now, expires_at=None if ttl is None else now + ttl, metadata="{}")
 
     async def _clean(self, after: str | None) -> Piece:
-        return await self._call(lambda: self._purge_piece(clock.now_ms(), after), "cleanup")
+        return await self._call(lambda: self._purge_piece(clock.now_ms(), after), "cleanup", in_pages=self._pages)
 
     async def _fetch(self, key: str) -> Record | None:
         return await self._call(lambda: self._read(key, clock.now_ms()), "get", key)
@@ -272,17 +274,21 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         except SerializationError as error:
             raise _unreadable(key, str(error)) from None
 
-    async def _call(self, work: Callable[[], Awaitable[T]], name: str, *arguments: str) -> T:
-        """Return what ``work`` returns; what its driver raises becomes an error of this package."""
+    async def _call(self, work: Callable[[], Awaitable[T]], name: str, *arguments: str, in_pages: bool = False) -> T:
+        """Return what ``work`` returns; what its driver raises becomes an error of this package.
+
+        :param in_pages: whether ``work`` makes many calls to the server, and bounds each by :meth:`_in_time`.
+        """
+        bounded = work if in_pages else partial(self._in_time, work)
         if (surround := interceptor()) is None:
-            return await self._translated(work, name, arguments)
+            return await self._translated(bounded, name, arguments)
         unreachable = partial(self._unreachable, _doing(name, arguments))
         async with surround(Call(self, name, arguments, self._operation_timeout, unreachable)):
-            return await self._translated(work, name, arguments)
+            return await self._translated(bounded, name, arguments)
 
     async def _translated(self, work: Callable[[], Awaitable[T]], name: str, arguments: tuple[str, ...]) -> T:
         try:
-            return await self._in_time(work)
+            return await work()
         except TaskiqFlowError:
             raise
         except Exception as error:

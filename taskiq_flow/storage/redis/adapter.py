@@ -1,21 +1,26 @@
 """``RedisStorageAdapter``: entries on a Redis or Valkey server, standalone, behind Sentinel, or a cluster.
 
-How an entry lies there is :mod:`taskiq_flow.storage.redis.codec`'s business.
+How an entry lies there is :mod:`taskiq_flow.storage.redis.codec`'s business. While the clock is the system's, the
+server's own time to live decides what is live; while a test has frozen it, the deadline in the record.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.client import NEVER_DECODE
 
+from taskiq_flow import clock
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
 from taskiq_flow.storage.failures import Diagnosis
 from taskiq_flow.storage.redis import codec, transactions
 from taskiq_flow.storage.redis.clients import Client, Clients, ClientsPerLoop, GivenClient
 from taskiq_flow.storage.redis.errors import diagnose
-from taskiq_flow.storage.redis.urls import factory_for, server_of_url
+from taskiq_flow.storage.redis.scans import nodes_of, scan
+from taskiq_flow.storage.redis.urls import factory_for, server_of_client, server_of_url
 from taskiq_flow.storage.testing import server_ttl_grace
 from taskiq_flow.storage.urls import masked
 
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisStorageAdapter"]
 
-_BATCH = 1000
+logger = logging.getLogger(__name__)
 
 
 class RedisStorageAdapter(BackendAdapter):
@@ -46,6 +51,7 @@ class RedisStorageAdapter(BackendAdapter):
     """
 
     backend = "Redis"
+    _pages = True
 
     def __init__(
         self,
@@ -66,7 +72,7 @@ class RedisStorageAdapter(BackendAdapter):
         self._clients: Clients
         if client_factory is not None or client is not None:
             self._server = address or "a client that was passed in"
-            self._host = None if address is None else f"redis {address}"
+            self._host = server_of_client(client) or server_of_url(address or "")
         else:
             self._server, self._secret_url = masked(redis_url.strip()), redis_url
             self._host = server_of_url(redis_url)
@@ -92,7 +98,7 @@ class RedisStorageAdapter(BackendAdapter):
         if text is None:
             return None
         record = codec.unpack(key, text)
-        return record if record.is_live(now) else None
+        return record if not clock.is_frozen() or record.is_live(now) else None
 
     async def _write(self, key: str, record: Record, now: int) -> None:
         client = await self._client()
@@ -100,7 +106,7 @@ class RedisStorageAdapter(BackendAdapter):
 
     async def _remove(self, key: str, now: int) -> bool:
         client = await self._client()
-        if not await self._is_live(key, now):
+        if clock.is_frozen() and not await self._is_live(key, now):
             return False
         return bool(await client.delete(self._name(key)))
 
@@ -111,28 +117,35 @@ class RedisStorageAdapter(BackendAdapter):
     async def _exchange(self, key: str, seen: Record | None, record: Record | None, now: int) -> bool:
         client = await self._client()
         packed, ttl = (None, None) if record is None else (codec.pack(record), _native_ttl(record, now))
-        return await transactions.exchange(client, self._name(key), seen, packed, ttl_ms=ttl, now=now)
+        judged_at = now if clock.is_frozen() else None
+        return await transactions.exchange(client, self._name(key), seen, packed, ttl_ms=ttl, now=judged_at)
 
     async def _is_live(self, key: str, now: int) -> bool:
         client = await self._client()
+        if not clock.is_frozen():
+            return bool(await client.exists(self._name(key)))
         return await self._alive(client, [self._name(key)], now) == [True]
 
     async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
-        client = await self._client()
         found: set[str] = set()
-        async for names in self._names(client, prefix):
-            alive = await self._alive(client, names, now)
-            keys = (codec.key_of(name, self.namespace) for name, live in zip(names, alive, strict=True) if live)
+        foreign = 0
+        async for names in self._pages_of_names(prefix):
+            live = await self._in_time(partial(self._only_live, names, now)) if clock.is_frozen() else names
+            keys = [codec.key_of(name, self.namespace) for name in live]
             found.update(key for key in keys if key)
+            foreign += keys.count(None)
+        if foreign:
+            logger.warning("%r left out %d names that are not UTF-8 text", self, foreign)
         return found
 
     async def _purge(self, now: int) -> int:
-        client = await self._client()
+        if not clock.is_frozen():
+            await self._in_time(self._reach)  # what has expired has gone by itself
+            return 0
         removed = 0
-        async for names in self._names(client):
-            alive = await self._alive(client, names, now)
-            for name in [name for name, live in zip(names, alive, strict=True) if live is False]:
-                removed += await transactions.remove_expired(client, name, now)
+        async for names in self._pages_of_names():
+            for name in await self._in_time(partial(self._only_expired, names, now)):
+                removed += await self._in_time(partial(self._remove_expired, name, now))
         return removed
 
     def _address(self) -> str:
@@ -158,16 +171,30 @@ class RedisStorageAdapter(BackendAdapter):
     def _name(self, key: str) -> str:
         return codec.entry_name(self.namespace, key)
 
-    async def _names(self, client: Client, prefix: str = "") -> AsyncIterator[list[bytes]]:
-        """Yield the server's names of this namespace's entries, live or not, in batches."""
-        batch: set[bytes] = set()
-        async for name in client.scan_iter(match=codec.namespace_pattern(self.namespace, prefix), count=_BATCH):
-            batch.add(name.encode() if isinstance(name, str) else name)
-            if len(batch) == _BATCH:
-                yield list(batch)
-                batch.clear()
-        if batch:
-            yield list(batch)
+    async def _reach(self) -> None:
+        await (await self._client()).ping()
+
+    async def _pages_of_names(self, prefix: str = "") -> AsyncIterator[list[bytes]]:
+        """Yield the server's names of this namespace's entries, live or not; some may come twice."""
+        pattern = codec.namespace_pattern(self.namespace, prefix)
+        client = await self._in_time(self._client)
+        for node in nodes_of(client):
+            cursor: int | None = 0
+            while cursor is not None:
+                cursor, names = await self._in_time(partial(scan, client, node, cursor, pattern))
+                if names:
+                    yield names
+
+    async def _only_live(self, names: list[bytes], now: int) -> list[bytes]:
+        alive = await self._alive(await self._client(), names, now)
+        return [name for name, lives in zip(names, alive, strict=True) if lives]
+
+    async def _only_expired(self, names: list[bytes], now: int) -> list[bytes]:
+        alive = await self._alive(await self._client(), names, now)
+        return [name for name, lives in zip(names, alive, strict=True) if lives is False]
+
+    async def _remove_expired(self, name: bytes, now: int) -> int:
+        return await transactions.remove_expired(await self._client(), name, now)
 
     async def _alive(self, client: Client, names: list[Any], now: int) -> list[bool | None]:
         """Return for each name whether a live entry is there: None where there is nothing any more."""

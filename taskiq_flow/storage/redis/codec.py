@@ -98,10 +98,13 @@ def unpack(key: str, stored: str | bytes) -> Record:
     return Record(text[end + len(_VALUE) : -1], int(header[2]), expires_at, text[header.end() : end])
 
 
-def is_unchanged(text: str | bytes | None, seen: Record | None, now: int) -> bool:
-    """Return whether ``text`` is the record that was ``seen``; where that is None, whether it is nothing live."""
+def is_unchanged(text: str | bytes | None, seen: Record | None, now: int | None) -> bool:
+    """Return whether ``text`` is the record that was ``seen``; where that is None, whether it is nothing live.
+
+    :param now: milliseconds; None where the server decides what is live.
+    """
     if seen is None:
-        return not is_live_header(text, now)
+        return text is None or (now is not None and not is_live_header(text, now))
     return text in {pack(seen), pack(seen).encode()}
 
 

@@ -30,11 +30,12 @@ _EXCHANGE_IF_UNCHANGED = (
 
 
 async def exchange(
-    client: Client, name: str, seen: Record | None, packed: str | None, *, ttl_ms: int | None, now: int
+    client: Client, name: str, seen: Record | None, packed: str | None, *, ttl_ms: int | None, now: int | None
 ) -> bool:
     """Replace an entry that still is as it was ``seen``, or remove it (``packed`` is None); return whether it was.
 
     :param ttl_ms: milliseconds after which the server removes what is stored; None for never.
+    :param now: milliseconds, by which an entry that was not ``seen`` may have expired; None where the server decides.
     """
     if isinstance(client, RedisCluster):
         text = await client.get(name)

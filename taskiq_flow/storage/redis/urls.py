@@ -12,7 +12,7 @@ from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.storage.redis.clients import Client, client_options, cluster_client_options
 from taskiq_flow.storage.urls import masked
 
-__all__ = ["factory_for", "server_of_url"]
+__all__ = ["factory_for", "server_of_client", "server_of_url"]
 
 _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
@@ -45,11 +45,21 @@ def factory_for(url: str, connect_timeout: float, max_connections: int) -> Calla
     return make
 
 
-def server_of_url(url: str) -> str:
-    """Return which server a URL leads to: host and port, or the hosts of a cluster or of sentinels."""
-    _, _, rest = _plain(url)[1].partition("://")
+def server_of_url(url: str) -> str | None:
+    """Return which server a URL leads to: host and port, or the hosts of a cluster or of sentinels; None for no URL."""
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator:
+        return None
     authority = rest if rest.startswith("/") else rest.partition("/")[0]
-    return authority.rpartition("@")[2].partition("?")[0] or "localhost:6379"
+    hosts = authority.rpartition("@")[2].partition("?")[0] or "localhost"
+    return hosts if ":" in hosts or scheme == "unix" else f"{hosts}:6379"
+
+
+def server_of_client(client: Client | None) -> str | None:
+    """Return which server a client leads to: host and port; None where that cannot be told."""
+    settings = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
+    host = settings.get("host") or settings.get("path")
+    return None if host is None else f"{host}:{settings.get('port', 6379)}"
 
 
 def _plain(url: str) -> tuple[str, str]:
