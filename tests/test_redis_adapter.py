@@ -402,8 +402,6 @@ async def test_call_is_one_command_while_the_clock_is_the_systems(
     told: Any = raw.info("commandstats")
     asked = {name.removeprefix("cmdstat_").upper(): number["calls"] for name, number in told.items()}
     assert {name: asked[name] for name in asked.keys() - {"CONFIG|RESETSTAT", "INFO"}} == dict.fromkeys(commands, 1)
-        commands, 1
-    )
 
 
 async def test_servers_ttl_decides_while_the_clock_is_the_systems(adapter: RedisStorageAdapter, raw: Redis) -> None:

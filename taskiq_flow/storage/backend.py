@@ -1,39 +1,34 @@
 """``BackendAdapter``: what the adapters of this package share.
 
 A public method checks its arguments, encodes, asks the clock once, and calls one small hook that stores or fetches;
-errors of drivers and time-outs are translated here, in one place. A backend is the hooks and nothing else.
+:mod:`taskiq_flow.storage.calls` bounds it in time and translates the driver's errors. A backend is the hooks and
+nothing else.
 """
 
+import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from taskiq_flow import clock, serialization
 from taskiq_flow.exceptions import (
     SerializationError,
-    StorageBackendError,
-    StorageConnectionError,
-    StorageError,
-    TaskiqFlowError,
 )
 from taskiq_flow.storage import rules
-from taskiq_flow.storage.base import ABSENT, Absent, BaseStorageAdapter
-from taskiq_flow.storage.cancellation import within
-from taskiq_flow.storage.circuit import CircuitOpenError, circuit_of
+from taskiq_flow.storage.base import ABSENT, Absent
+from taskiq_flow.storage.calls import DEFAULT_TIMEOUT, ServerCalls, without_frames
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.expiry import Piece
-from taskiq_flow.storage.failures import Diagnosis, Failure
-from taskiq_flow.storage.testing import Call, KitSupport, interceptor
-from taskiq_flow.storage.urls import scrubbed, without_secrets
+from taskiq_flow.storage.testing import KitSupport
 
 __all__ = ["DEFAULT_TIMEOUT", "BackendAdapter", "Record", "decode_times", "without_frames"]
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-DEFAULT_TIMEOUT = 5.0
-"""Seconds that one call to the server may take, connecting and waiting for a connection included."""
+_BATCH = 1000
+"""Entries that one call to a server asks for, or stores."""
 
 
 class Record(NamedTuple):
@@ -49,11 +44,7 @@ class Record(NamedTuple):
         return self.expires_at is None or now < self.expires_at
 
 
-class _NoSlotError(TimeoutError):
-    """All connections were in use for as long as the operation may take."""
-
-
-class BackendAdapter(BaseStorageAdapter, KitSupport):
+class BackendAdapter(ServerCalls, KitSupport):
     """The contract's rules around a backend's hooks.
 
     :param namespace: entries of other namespaces on the same server are never seen, counted or removed.
@@ -62,12 +53,8 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         ``StorageConnectionError``.
     """
 
-    backend: str
-    """What messages call this backend."""
     _pages: ClassVar[bool] = False
     """Whether the hooks ``_live_keys`` and ``_purge`` make many calls to the server."""
-    _secret_url = ""
-    """The URL as it was given, whose secrets no message may show."""
 
     def __init__(self, *, namespace: str, ttl_seconds: float | None, operation_timeout: float) -> None:
         self.namespace = rules.checked_namespace(namespace)
@@ -135,13 +122,7 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         """Return the whole entry under ``key``; None if there is none, or it has expired."""
         key = rules.checked_key(key)
         record = await self._fetch(key)
-        if record is None:
-            return None
-        value, metadata = self._decode(key, record.value), self._decode(key, record.metadata)
-        if not isinstance(metadata, dict):
-            raise _unreadable(key, "its metadata is no dict")
-        created_at, expires_at = decode_times(key, record)
-        return StorageEntry(key, value, created_at, expires_at, metadata)
+        return None if record is None else self._entry_of(key, record)
 
     async def set_entry(self, entry: StorageEntry) -> None:
         """Store ``entry`` with its own times and metadata.
@@ -187,6 +168,54 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
             return await self._exchange(key, seen, None if value is ABSENT else record, now)
 
         return await self._call(exchange, "compare_and_set", key)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return copies of the values under ``keys``; see :meth:`BaseStorageAdapter.get_many`."""
+        checked = [rules.checked_key(key) for key in keys]
+        found = await self._fetch_many(checked, "get_many")
+        return {key: self._decode(key, found[key].value) for key in checked if key in found}
+
+    async def set_many(self, entries: Mapping[str, Any], ttl_seconds: float | None = None) -> None:
+        """Store a copy of each value under its key; see :meth:`BaseStorageAdapter.set_many`."""
+        records = {
+            (checked := rules.checked_key(key)): self._new_record(checked, value, ttl_seconds)
+            for key, value in entries.items()
+        }
+        now = clock.now_ms()
+
+        async def store() -> None:
+            for batch in _batches(list(records)):
+                await self._in_time(partial(self._write_many, {key: records[key] for key in batch}, now))
+
+        await self._call(store, "set_many", *records, in_pages=True)
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove the entries under ``keys``; see :meth:`BaseStorageAdapter.delete_many`."""
+        checked = list(dict.fromkeys(rules.checked_key(key) for key in keys))
+        now = clock.now_ms()
+
+        async def remove() -> int:
+            return sum([await self._in_time(partial(self._remove_many, batch, now)) for batch in _batches(checked)])
+
+        return await self._call(remove, "delete_many", *checked, in_pages=True)
+
+    async def entries(self, pattern: str = "*") -> AsyncIterator[StorageEntry]:
+        """Yield the live entries whose keys match ``pattern``; see :meth:`BaseStorageAdapter.entries`."""
+        for batch in _batches(await self.keys(pattern)):
+            try:
+                found = await self._fetch_many(batch, "entries")
+            except SerializationError:  # one of them, which the backend does not tell: one by one
+                found = {}
+                for key in batch:
+                    with self._damage_logged():
+                        found |= await self._fetch_many([key], "entries")
+            for key in batch:
+                if (record := found.get(key)) is not None:
+                    entry = None
+                    with self._damage_logged():
+                        entry = self._entry_of(key, record)
+                    if entry is not None:
+                        yield entry
 
     # --- the hooks: `now` is milliseconds, keys are checked ----------------------------------------------------------
 
@@ -235,24 +264,19 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
         removed = await self._purge(now)
         return Piece(removed, removed, None)
 
-    @abstractmethod
-    def _address(self) -> str:
-        """Return where this adapter stores, for people, without secrets."""
+    async def _read_many(self, keys: list[str], now: int) -> dict[str, Record]:
+        """Return the live records under ``keys``, of which there are a thousand at most."""
+        found = [(key, await self._read(key, now)) for key in keys]
+        return {key: record for key, record in found if record is not None}
 
-    def _diagnose(self, error: Exception) -> Diagnosis | None:
-        """Return what a driver's error means; None if it is not a driver's."""
-        return None
+    async def _write_many(self, records: dict[str, Record], now: int) -> None:
+        """Store each of up to a thousand records whole, in the order of ``records``."""
+        for key, record in records.items():
+            await self._write(key, record, now)
 
-    def _server_name(self) -> str | None:
-        """Return the host and port of the server, for its circuit; None where there is no server."""
-        return None
-
-    def _slot(self) -> AbstractAsyncContextManager[None]:
-        """Return what a call holds while it is under way: where connections are limited, one of them."""
-        return nullcontext()
-
-    async def _drop_connections(self) -> None:
-        """Close idle connections: they lead to a server that has handed its role to another."""
+    async def _remove_many(self, keys: list[str], now: int) -> int:
+        """Remove the live records under ``keys``, of which there are a thousand at most; return how many."""
+        return sum([await self._remove(key, now) for key in keys])
 
     # --- shared machinery -----------------------------------------------------------------------------------------
 
@@ -268,102 +292,43 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
     async def _fetch(self, key: str) -> Record | None:
         return await self._call(lambda: self._read(key, clock.now_ms()), "get", key)
 
+    async def _fetch_many(self, keys: list[str], operation: str) -> dict[str, Record]:
+        now = clock.now_ms()
+
+        async def fetch() -> dict[str, Record]:
+            found: dict[str, Record] = {}
+            for batch in _batches(keys):
+                found |= await self._in_time(partial(self._read_many, batch, now))
+            return found
+
+        return await self._call(fetch, operation, *keys, in_pages=True)
+
+    def _entry_of(self, key: str, record: Record) -> StorageEntry:
+        value, metadata = self._decode(key, record.value), self._decode(key, record.metadata)
+        if not isinstance(metadata, dict):
+            raise _unreadable(key, "its metadata is no dict")
+        created_at, expires_at = decode_times(key, record)
+        return StorageEntry(key, value, created_at, expires_at, metadata)
+
+    @contextmanager
+    def _damage_logged(self) -> Iterator[None]:
+        try:
+            yield
+        except SerializationError as error:
+            logger.warning("%r left out a damaged entry: %s", self, error)
+
     def _decode(self, key: str, text: str) -> Any:
         try:
             return serialization.loads(text)
         except SerializationError as error:
             raise _unreadable(key, str(error)) from None
 
-    async def _call(self, work: Callable[[], Awaitable[T]], name: str, *arguments: str, in_pages: bool = False) -> T:
-        """Return what ``work`` returns; what its driver raises becomes an error of this package.
-
-        :param in_pages: whether ``work`` makes many calls to the server, and bounds each by :meth:`_in_time`.
-        """
-        bounded = work if in_pages else partial(self._in_time, work)
-        if (surround := interceptor()) is None:
-            return await self._translated(bounded, name, arguments)
-        unreachable = partial(self._unreachable, _doing(name, arguments))
-        async with surround(Call(self, name, arguments, self._operation_timeout, unreachable)):
-            return await self._translated(bounded, name, arguments)
-
-    async def _translated(self, work: Callable[[], Awaitable[T]], name: str, arguments: tuple[str, ...]) -> T:
-        try:
-            return await work()
-        except TaskiqFlowError:
-            raise
-        except Exception as error:
-            failed, cause = self._explained(error, _doing(name, arguments))
-            if failed is None:
-                raise
-            raise failed from without_frames(cause)
-
-    async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``work`` returns within the operation's time-out, tried once more where nothing was done."""
-        server, timeout = self._server_name(), self._operation_timeout
-        if server is None:
-            return await self._within_timeout(work)
-        with circuit_of(server).attempt(timeout) as attempt:
-            try:
-                return await self._within_timeout(work)
-            except _NoSlotError:
-                raise TimeoutError from None  # it is calls of ours that it waited for
-            except Exception as error:
-                diagnosis = self._diagnosed(error)
-                attempt.timed_out = diagnosis is not None and diagnosis.failure is Failure.TIMEOUT
-                raise
-
-    async def _within_timeout(self, work: Callable[[], Awaitable[T]]) -> T:
-        has_slot = False
-        with within(self._operation_timeout):
-            async with self._slot():
-                has_slot = True
-                try:
-                    return await work()
-                except Exception as error:
-                    diagnosis = self._diagnosed(error)
-                    if diagnosis is None or not diagnosis.may_be_repeated:
-                        raise
-                await self._drop_connections()
-                return await work()
-        raise TimeoutError if has_slot else _NoSlotError
-
-    def _diagnosed(self, error: Exception) -> Diagnosis | None:
-        if isinstance(error, CircuitOpenError):
-            return Diagnosis(Failure.TIMEOUT, str(error))
-        # The time-out has no message, and is an OSError, which adapters sort by its message.
-        if isinstance(error, TimeoutError) and not str(error):
-            return Diagnosis(Failure.TIMEOUT, f"no answer within {self._operation_timeout:g} s")
-        return self._diagnose(error)
-
-    def _explained(self, error: Exception, doing: str) -> tuple[StorageError | None, BaseException]:
-        """Return the error to raise, None for what is not a driver's, and its cause, both without secrets."""
-        diagnosis = self._diagnosed(error)
-        if diagnosis is None:
-            return None, error
-        without_secrets(error, self._secret_url)
-        return self._failed(doing, diagnosis), without_secrets(diagnosis.cause or error, self._secret_url)
-
-    def _failed(self, doing: str, diagnosis: Diagnosis) -> StorageError:
-        """Return the error to raise."""
-        failure, reason = diagnosis.failure, scrubbed(diagnosis.reason, self._secret_url)
-        if diagnosis.is_foreign_entry:
-            return SerializationError(f"the entry under {doing} is not one of ours: {reason:.200}")
-        if diagnosis.while_connecting:
-            return self._unreachable("connecting", reason, failure)
-        if failure in {Failure.LOST, Failure.TIMEOUT} or diagnosis.refuses_connection:
-            return self._unreachable(doing, reason, failure)
-        return StorageBackendError(f"{self.backend} at {self._address()} refused {doing}: {reason}", failure)
-
-    def _unreachable(self, doing: str, reason: object, failure: Failure = Failure.TIMEOUT) -> StorageConnectionError:
-        return StorageConnectionError(f"{self.backend} at {self._address()}: {doing} failed: {reason}", failure)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address()}, namespace={self.namespace!r})"
 
 
-def _doing(operation: str, arguments: tuple[str, ...]) -> str:
-    """Return a call as messages show it."""
-    return f"{operation}({', '.join(map(repr, arguments))})"
+def _batches(keys: list[str]) -> list[list[str]]:
+    return [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
 
 
 def decode_times(key: str, record: Record) -> tuple[Any, Any]:
@@ -387,12 +352,3 @@ def _may_begin_a_key(prefix: str) -> bool:
         return "\0" not in prefix and len(prefix.encode()) <= rules.MAX_KEY_BYTES
     except UnicodeEncodeError:
         return False
-
-
-def without_frames(error: BaseException) -> BaseException:
-    """Return a driver's error without its stack frames, whose arguments hold the password that a test runner prints."""
-    seen: BaseException | None = error
-    while seen is not None:
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
-    return error

@@ -4,15 +4,22 @@ Six methods are abstract. What a custom adapter does not define beside them has 
 six, or raises :class:`~taskiq_flow.exceptions.UnsupportedOperationError`.
 """
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from taskiq_flow.exceptions import UnsupportedOperationError
+from taskiq_flow import serialization
+from taskiq_flow.exceptions import SerializationError, UnsupportedOperationError
+from taskiq_flow.storage import rules
 from taskiq_flow.storage.entry import StorageEntry
 
 __all__ = ["ABSENT", "Absent", "BaseStorageAdapter"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class Absent(Enum):
@@ -118,6 +125,71 @@ class BaseStorageAdapter(ABC):
         raise UnsupportedOperationError(
             f"{type(self).__name__} has no compare_and_set(): it has nothing that is atomic over a read and a write"
         )
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return copies of the values under those of ``keys`` that have a live entry, in the order of ``keys``.
+
+        :raises InvalidKeyError: if a key is not legal.
+        :raises SerializationError: if what is stored under one of them is damaged or foreign.
+        """
+        found: dict[str, Any] = {}
+        for key in list(keys):
+            value = await self.get(key)
+            if value is not None or await self.exists(key):
+                found[key] = value
+        return found
+
+    async def set_many(self, entries: Mapping[str, Any], ttl_seconds: float | None = None) -> None:
+        """Store a copy of each value under its key, in the order of ``entries``.
+
+        A key, value or time to live that is not legal is refused before anything is stored; each entry is stored whole,
+        but not all of them at once.
+
+        :param entries: the values by their keys.
+        :param ttl_seconds: as for :meth:`set`.
+        :raises InvalidKeyError: if a key is not legal.
+        :raises InvalidTTLError: if the time to live is not.
+        :raises SerializationError: if a value would not come back as it is.
+        """
+        for key, value in entries.items():
+            rules.checked_key(key)
+            serialization.dumps(value, f"the value for key {key!r}, at value")
+        if ttl_seconds is not None:
+            rules.ttl_ms(ttl_seconds)
+        for key, value in entries.items():
+            await self.set(key, value, ttl_seconds)
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove the entries under ``keys``; return how many live ones were there.
+
+        :raises InvalidKeyError: if a key is not legal; then nothing is removed.
+        """
+        checked = [rules.checked_key(key) for key in keys]
+        return sum([await self.delete(key) for key in checked])
+
+    async def entries(self, pattern: str = "*") -> AsyncIterator[StorageEntry]:
+        """Yield the live entries whose keys match ``pattern``, sorted by key.
+
+        One that is damaged or foreign is left out, which the log says; one that is stored or removed in the meantime
+        may be among them or not. Of an adapter that keeps values only, an entry's creation time is that of the call.
+
+        :param pattern: as for :meth:`keys`.
+        """
+        for key in await self.keys(pattern):
+            try:
+                entry = await self._entry(key)
+            except SerializationError as error:
+                logger.warning("%r left out a damaged entry: %s", self, error)
+                continue
+            if entry is not None:
+                yield entry
+
+    async def _entry(self, key: str) -> StorageEntry | None:
+        try:
+            return await self.get_entry(key)
+        except UnsupportedOperationError:
+            found = await self.get_many([key])
+            return StorageEntry(key, found[key]) if key in found else None
 
     async def aclose(self) -> None:  # noqa: B027 - a default, not an obligation: many adapters open nothing
         """Close what this adapter opened, and nothing that it was handed. Closing twice is fine; use reopens it."""

@@ -58,9 +58,9 @@ class Call:
     adapter: BaseStorageAdapter
     operation: str
     """The method: ``get`` (also for ``get_entry``), ``set``, ``delete``, ``exists``, ``keys``, ``cleanup``,
-    ``set_entry`` or ``compare_and_set``."""
+    ``set_entry``, ``compare_and_set``, ``get_many``, ``set_many``, ``delete_many`` or ``entries``."""
     arguments: tuple[str, ...]
-    """Its key or pattern, if it has one."""
+    """Its keys or pattern, if it has any."""
     timeout: float
     """Seconds that it may take."""
     unreachable: Callable[[str], StorageConnectionError]

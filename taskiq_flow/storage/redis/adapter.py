@@ -148,6 +148,35 @@ class RedisStorageAdapter(BackendAdapter):
                 removed += await self._in_time(partial(self._remove_expired, name, now))
         return removed
 
+    async def _read_many(self, keys: list[str], now: int) -> dict[str, Record]:
+        async with transactions.pipeline(await self._client(), transaction=False) as pipe:
+            for key in keys:
+                pipe.get(self._name(key))
+            texts = await pipe.execute()
+        records = {key: codec.unpack(key, text) for key, text in zip(keys, texts, strict=True) if text is not None}
+        if clock.is_frozen():
+            records = {key: record for key, record in records.items() if record.is_live(now)}
+        return records
+
+    async def _write_many(self, records: dict[str, Record], now: int) -> None:
+        async with transactions.pipeline(await self._client(), transaction=False) as pipe:
+            for key, record in records.items():
+                pipe.set(self._name(key), codec.pack(record), px=_native_ttl(record, now))
+            await pipe.execute()
+
+    async def _remove_many(self, keys: list[str], now: int) -> int:
+        client = await self._client()
+        names: list[Any] = [self._name(key) for key in keys]
+        if clock.is_frozen():
+            alive = await self._alive(client, names, now)
+            names = [name for name, lives in zip(names, alive, strict=True) if lives]
+        if not names:
+            return 0
+        async with transactions.pipeline(client, transaction=False) as pipe:
+            for name in names:
+                pipe.delete(name)
+            return sum(await pipe.execute())
+
     def _address(self) -> str:
         return self._server
 

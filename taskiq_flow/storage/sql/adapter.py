@@ -6,7 +6,7 @@ connection; in asynchronous mode they run under ``run_sync``, else in a thread.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -120,11 +120,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     async def _read(self, key: str, now: int) -> Record | None:
         statement, where = self._statements.read, self._at(key, now)
         row = await self._run(lambda connection: connection.execute(statement, where).one_or_none())
-        if row is not None and not all(isinstance(*part) for part in zip(row, _RECORD_TYPES, strict=True)):
-            raise SerializationError(
-                f"the entry under key {key!r} cannot be read: a column holds another type than ours"
-            )
-        return None if row is None else Record._make(row)
+        return None if row is None else _record(key, row)
 
     async def _write(self, key: str, record: Record, now: int) -> None:
         row = self._row(key, record)
@@ -167,6 +163,19 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
     async def _purge_piece(self, now: int, after: str | None) -> Piece:
         return await self._run(partial(remove_expired, self._statements, self.namespace, now, after))
+
+    async def _read_many(self, keys: list[str], now: int) -> dict[str, Record]:
+        statement, where = self._statements.read_many, {"of": self.namespace, "keys": keys, "now": now}
+        rows = await self._run(lambda connection: connection.execute(statement, where).all())
+        return {key: _record(key, content) for key, *content in rows}
+
+    async def _write_many(self, records: dict[str, Record], now: int) -> None:
+        rows = [self._row(key, record) for key, record in records.items()]
+        largest = max(rows, key=lambda row: len(row["value"]))
+        await self._run_with(largest, lambda connection: self._statements.store_many(connection, rows))
+
+    async def _remove_many(self, keys: list[str], now: int) -> int:
+        return await self._count(self._statements.remove_many, {"of": self.namespace, "keys": keys, "now": now})
 
     def _address(self) -> str:
         # Not what SQLAlchemy has parsed: of a password with an unquoted "@" it takes a part for the host.
@@ -233,6 +242,16 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter
 """Another name for :class:`SQLAlchemyStorageAdapter`, which also serves PostgreSQL and MySQL."""
+
+
+def _record(key: str, row: Sequence[Any]) -> Record:
+    """Return the record in a row.
+
+    :raises SerializationError: if it is not one of ours.
+    """
+    if not all(isinstance(*part) for part in zip(row, _RECORD_TYPES, strict=True)):
+        raise SerializationError(f"the entry under key {key!r} cannot be read: a column holds another type than ours")
+    return Record._make(row)
 
 
 def _default_connections(dialect: str) -> int:

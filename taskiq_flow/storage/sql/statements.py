@@ -64,6 +64,9 @@ class Statements:
         live_here = (*here, self._live)
 
         self.read = select(*(kept[column] for column in _CONTENT)).where(*live_here)
+        some = kept.key.in_(bindparam("keys", expanding=True))
+        self.read_many = select(kept.key, *(kept[column] for column in _CONTENT)).where(self._of, some, self._live)
+        self.remove_many = delete(table).where(self._of, some, self._live)
         self.is_live = select(kept.created_at).where(*live_here)
         self.remove = delete(table).where(*live_here)
         self.discard = delete(table).where(*here)
@@ -110,6 +113,14 @@ class Statements:
         key, expires_at = self.table.c.key, self.table.c.expires_at
         statement = select(self._key_as_bytes, expires_at).where(self._of).order_by(key).limit(bindparam("rows"))
         return statement.where(key > bindparam("after")) if is_bounded_below else statement
+
+    def store_many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Store rows one by one, whatever was there."""
+        if self.upsert is not None:
+            connection.execute(self.upsert, rows)
+            return
+        for row in rows:
+            self.store(connection, row)
 
     def store(self, connection: Connection, row: dict[str, Any]) -> None:
         """Store a row, whatever was there, in one statement where the database has one for it."""
