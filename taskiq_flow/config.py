@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import BeforeValidator, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from taskiq_flow._settings import Variables
 from taskiq_flow.exceptions import ConfigurationError
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT
+from taskiq_flow.storage.expiry import DEFAULT_INTERVAL
 from taskiq_flow.storage.rules import DEFAULT_NAMESPACE, DEFAULT_TABLE
 from taskiq_flow.storage.urls import masked
 
@@ -20,6 +21,10 @@ StorageType = Literal["auto", "memory", "redis", "sqlite", "sqlalchemy"]
 _PREFIX = "TASKIQ_FLOW_"
 _Url: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True)]
 """Without blanks and line ends around it, which a secret from a file has."""
+
+
+_Never: TypeAlias = Annotated[float | None, BeforeValidator(lambda value: None if value in _NEVER else value)]
+_NEVER = ("none", "None", "never")
 
 
 class TaskiqFlowConfig(BaseSettings):
@@ -62,6 +67,9 @@ class TaskiqFlowConfig(BaseSettings):
     """Seconds that one storage operation may take in all."""
     storage_max_connections: int | None = None
     """How many connections each event loop may have open; None for the adapter's default."""
+    storage_cleanup_interval: _Never = DEFAULT_INTERVAL
+    """For SQLAlchemy URLs: seconds after which what has expired is removed, time and again; None (``none`` in a
+    variable) for never."""
 
     cache_enabled: bool = True
     """Whether the ``CacheMiddleware`` of ``create_default_middlewares`` caches."""

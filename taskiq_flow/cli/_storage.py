@@ -24,9 +24,10 @@ def add_storage_arguments(parser: "argparse._ArgumentGroup") -> None:
     parser.add_argument("--env-file", metavar="FILE", type=Path, help="read settings from this file too, as from .env")
 
 
-def settings(chosen: argparse.Namespace) -> "TaskiqFlowConfig":
+def settings(chosen: argparse.Namespace, **more: Any) -> "TaskiqFlowConfig":
     """Return the settings that arguments, environment and file say.
 
+    :param more: settings that take precedence.
     :raises ConfigurationError: if one cannot be used, or the file does not exist.
     """
     from taskiq_flow.config import TaskiqFlowConfig
@@ -34,7 +35,7 @@ def settings(chosen: argparse.Namespace) -> "TaskiqFlowConfig":
 
     if chosen.env_file is not None and not chosen.env_file.is_file():
         raise ConfigurationError(f"there is no file {str(chosen.env_file)!r}")
-    return TaskiqFlowConfig(_env_file=chosen.env_file, **given(chosen))
+    return TaskiqFlowConfig(_env_file=chosen.env_file, **given(chosen), **more)
 
 
 def given(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -46,16 +47,17 @@ def given(chosen: argparse.Namespace) -> dict[str, Any]:
     return said if chosen.url is None else {**dict.fromkeys(_OTHER_URLS), **said}
 
 
-def shared_storage(chosen: argparse.Namespace) -> "BaseStorageAdapter":
+def shared_storage(chosen: argparse.Namespace, **more: Any) -> "BaseStorageAdapter":
     """Return an adapter on the storage that arguments and settings name.
 
+    :param more: settings that take precedence.
     :raises ConfigurationError: if they name none, or one that only its own process can reach, or a file of SQLite's
         that does not exist.
     """
     from taskiq_flow.exceptions import ConfigurationError
     from taskiq_flow.storage.factory import DEFAULT_SQLITE_URL, StorageAdapterFactory, named_url
 
-    config = settings(chosen)
+    config = settings(chosen, **more)
     storage = StorageAdapterFactory.create_storage_adapter(config)
     url = named_url(config)
     if getattr(storage, "backend", "") == "memory" and url in {None, "memory://"}:

@@ -116,6 +116,13 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
             if (after := piece.after) is None:
                 return
 
+    async def count_entries(self) -> int | None:
+        """Return how many entries this namespace has, live or not, as a measure of progress; None if that takes long.
+
+        :raises StorageError: as the other methods do.
+        """
+        return await self._call(self._count_entries, "count_entries")
+
     async def get_entry(self, key: str) -> StorageEntry | None:
         """Return the whole entry under ``key``; None if there is none, or it has expired."""
         key = rules.checked_key(key)
@@ -204,6 +211,10 @@ class BackendAdapter(BaseStorageAdapter, KitSupport):
     @abstractmethod
     async def _live_keys(self, prefix: str, now: int) -> Iterable[str]:
         """Return the keys of the live records that begin with ``prefix``, in any order, each once."""
+
+    async def _count_entries(self) -> int | None:
+        """Return how many records of this namespace there are; None where the server does not know at once."""
+        return None
 
     async def _purge(self, now: int) -> int:
         """Remove the records of this namespace that have expired; return how many."""

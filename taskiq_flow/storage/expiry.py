@@ -10,8 +10,9 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+from weakref import WeakMethod
 
 import anyio
 
@@ -107,26 +108,34 @@ class _Expiring(Protocol):
 # --- in the background ------------------------------------------------------------------------------------------------
 
 
+_Clean: TypeAlias = Callable[[str | None], Coroutine[Any, Any, Piece]]
+
+
 class PeriodicCleaning:
     """Cleans a storage soon after its first use, then each interval, and when it is closed; a piece at a time.
 
     No task waits in between: a timer of the event loop does, which goes with its loop.
 
-    :param clean: removes the expired entries among those that follow a key, a piece of them.
+    :param clean: removes the expired entries among those that follow a key, a piece of them. A weak reference: the
+        storage's connections are closed when it is dropped.
     :param interval: seconds from one cleaning to the next; None for never.
     """
 
-    def __init__(self, clean: Callable[[str | None], Awaitable[Piece]], interval: float | None) -> None:
+    def __init__(self, clean: "WeakMethod[_Clean]", interval: float | None) -> None:
         self._clean = clean
         self._interval = interval
         self._due: float | None = None
+        self._opening = 0
+        """Which time this is that the storage is open: timers of an earlier one do nothing."""
         self._is_running = False
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def note_use(self) -> None:
         """Remember that the storage is used, on the running event loop."""
-        if self._interval is None or (loop := asyncio.get_running_loop()) in self._loops or _is_off():
+        if self._interval is None or self._is_running or _is_off():
+            return
+        if (loop := asyncio.get_running_loop()) in self._loops:
             return
         self._loops.add(loop)
         if self._due is None:
@@ -136,36 +145,41 @@ class PeriodicCleaning:
     async def finish(self) -> None:
         """Clean for the last time, for as long as a shutdown may take; nothing is raised."""
         was_used, self._due = self._due is not None, None
+        self._opening += 1
         self._loops.clear()
-        if was_used and not self._is_running and not _is_off():
-            with anyio.move_on_after(_AT_CLOSE):
-                await self._clean_all(pauses=False)
+        with anyio.move_on_after(_AT_CLOSE):
+            mine = {task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()}
+            if mine:  # each ends after the piece that it is at
+                await asyncio.wait(mine)
+            if was_used and not self._is_running and not _is_off():
+                await self._clean_all(self._opening, pauses=False)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         # By a weak reference: a timer must not keep the storage alive.
-        reference = weakref.ref(self)
-        loop.call_later(max(0.0, (self._due or 0.0) - time.monotonic()), _on_timer, reference)
+        delay = max(0.0, (self._due or 0.0) - time.monotonic())
+        loop.call_later(delay, _on_timer, weakref.ref(self), self._opening)
 
-    def begin(self) -> None:
+    def on_timer(self, opening: int) -> None:
         """Clean if it is due, and set the next timer."""
         loop = asyncio.get_running_loop()
-        if self._due is None or self._interval is None or loop not in self._loops:
-            return  # it has been closed since
+        if self._due is None or self._interval is None or opening != self._opening:
+            return
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + self._interval * random.uniform(1 - _SPREAD, 1 + _SPREAD)
             if not self._is_running and not _is_off():
-                task = loop.create_task(self._clean_all(pauses=True))
+                task = loop.create_task(self._clean_all(opening, pauses=True))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         self._set_timer(loop)
 
-    async def _clean_all(self, *, pauses: bool) -> None:
+    async def _clean_all(self, opening: int, *, pauses: bool) -> None:
         self._is_running = True
         removed, after = 0, None
         try:
-            while True:
+            while opening == self._opening and (clean := self._clean()) is not None:
                 began = time.monotonic()
-                piece = await self._clean(after)
+                piece = await clean(after)
+                del clean
                 removed, after = removed + piece.removed, piece.after
                 if after is None:
                     break
@@ -179,6 +193,6 @@ class PeriodicCleaning:
             logger.debug("removed %d expired entries", removed)
 
 
-def _on_timer(reference: "weakref.ref[PeriodicCleaning]") -> None:
+def _on_timer(reference: "weakref.ref[PeriodicCleaning]", opening: int) -> None:
     if (cleaning := reference()) is not None:
-        cleaning.begin()
+        cleaning.on_timer(opening)

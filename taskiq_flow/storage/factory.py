@@ -247,6 +247,7 @@ def _build_sqlalchemy(url: str, config: TaskiqFlowConfig) -> BaseStorageAdapter:
         namespace=config.storage_namespace,
         table=config.storage_table,
         max_connections=config.storage_max_connections,
+        cleanup_interval=config.storage_cleanup_interval,
         connect_timeout=config.storage_connect_timeout,
         operation_timeout=config.storage_operation_timeout,
     )

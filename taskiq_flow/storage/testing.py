@@ -151,10 +151,13 @@ def keeps_expired() -> bool:
 
 
 @contextmanager
-def keep_expired() -> Iterator[None]:
-    """Let expired entries stay until ``cleanup()``, for the length of a ``with`` block: tests count them."""
+def keep_expired(keep: bool = True) -> Iterator[None]:
+    """Let expired entries stay until ``cleanup()``, for the length of a ``with`` block: tests count them.
+
+    :param keep: False lets them go by themselves again, as in production.
+    """
     global _keeps_expired  # noqa: PLW0603 - see above
-    before, _keeps_expired = _keeps_expired, True
+    before, _keeps_expired = _keeps_expired, keep
     try:
         yield
     finally:

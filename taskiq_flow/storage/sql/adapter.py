@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakMethod
 
 from sqlalchemy import URL, Connection, Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq_flow.exceptions import SerializationError
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.backend import DEFAULT_TIMEOUT, BackendAdapter, Record
+from taskiq_flow.storage.expiry import DEFAULT_INTERVAL, PeriodicCleaning, Piece, checked_interval
 from taskiq_flow.storage.failures import Diagnosis, Failure
 from taskiq_flow.storage.sql import pgbouncer
+from taskiq_flow.storage.sql.cleaning import as_text, remove_expired
 from taskiq_flow.storage.sql.engines import EngineSettings, EnginesPerLoop, GivenEngine, LazyEngine, new_engine
 from taskiq_flow.storage.sql.errors import NotConnectedError, TooLargeError, diagnose
 from taskiq_flow.storage.sql.runners import AsyncRunner, GivenAsyncRunner, Runner, ThreadRunner
@@ -53,6 +56,8 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
     :param max_connections: how many connections each event loop may have open, or, in threads, this adapter; further
         calls wait for one. The URL may say it, too: ``?max_connections=4``. By default 15, and 5 for SQLite.
     :param operation_timeout: seconds one call may take in all, waiting for locks included.
+    :param cleanup_interval: seconds after which what has expired is removed in the background, time and again; the
+        first time is soon after the first use, the last one is :meth:`aclose`. None for never.
     :raises ConfigurationError: if the URL cannot be used, or its driver does not fit ``async_mode``.
     :raises MissingDependencyError: if the URL's driver is not installed.
     """
@@ -71,11 +76,13 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         connect_timeout: float = 5.0,
         operation_timeout: float = DEFAULT_TIMEOUT,
         max_connections: int | None = None,
+        cleanup_interval: float | None = DEFAULT_INTERVAL,
     ) -> None:
         super().__init__(namespace=namespace, ttl_seconds=ttl_seconds, operation_timeout=operation_timeout)
         self._connect_timeout = rules.checked_timeout("connect_timeout", connect_timeout)
         if max_connections is not None:
             rules.checked_max_connections(max_connections)
+        self._cleaning = PeriodicCleaning(WeakMethod(self._clean), checked_interval(cleanup_interval))
         if engine is None:
             database = usable_url(db_url, async_mode)
             self._url, dialect = database.url, database.dialect
@@ -98,7 +105,10 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         self._statements = statements(checked_table(table, dialect.name), dialect.name)
 
     async def aclose(self) -> None:
-        """Close the connections that this adapter opened; an engine that was passed in stays open."""
+        """Remove what has expired, unless that takes long, and close the connections that this adapter opened; an
+        engine that was passed in stays open.
+        """
+        await self._cleaning.finish()
         await self._runner.aclose()
 
     def close_from_outside(self) -> None:
@@ -146,13 +156,17 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
         statement = self._statements.live_keys(low is not None, high is not None)
         where = {"of": self.namespace, "now": now, "low": low, "high": high}
         found = await self._run(lambda connection: connection.execute(statement, where).scalars().all())
-        keys = [decoded for key in found if (decoded := _decoded(key)) is not None]
+        keys = [text for key in found if (text := as_text(key)) is not None]
         if len(keys) < len(found):
             logger.warning("%r left out %d rows whose keys are not UTF-8 text", self, len(found) - len(keys))
         return keys
 
-    async def _purge(self, now: int) -> int:
-        return await self._count(self._statements.purge, {"of": self.namespace, "now": now})
+    async def _count_entries(self) -> int | None:
+        where = {"of": self.namespace}
+        return await self._run(lambda connection: connection.execute(self._statements.count, where).scalar_one())
+
+    async def _purge_piece(self, now: int, after: str | None) -> Piece:
+        return await self._run(partial(remove_expired, self._statements, self.namespace, now, after))
 
     def _address(self) -> str:
         # Not what SQLAlchemy has parsed: of a password with an unquoted "@" it takes a part for the host.
@@ -166,6 +180,7 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` returns on a connection in autocommit, in a database that has the table."""
+        self._cleaning.note_use()
         try:
             return await self._runner.run(partial(with_table, self._statements.table, work))
         except (NotConnectedError, exc.DBAPIError) as error:
@@ -210,14 +225,6 @@ class SQLAlchemyStorageAdapter(BackendAdapter):
 
 SQLiteStorageAdapter = SQLAlchemyStorageAdapter
 """Another name for :class:`SQLAlchemyStorageAdapter`, which also serves PostgreSQL and MySQL."""
-
-
-def _decoded(key: Any) -> str | None:
-    """Return a key of which the database has given the bytes; None if it is not text."""
-    try:
-        return None if key is None else bytes(key).decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _default_connections(dialect: str) -> int:

@@ -68,7 +68,8 @@ class Statements:
         self.remove = delete(table).where(*live_here)
         self.discard = delete(table).where(*here)
         self.discard_expired = delete(table).where(*here, expired)
-        self.purge = delete(table).where(self._of, expired)
+        self.count = select(func.count()).select_from(table).where(self._of)
+        self.remove_expired = delete(table).where(self._of, kept.key.in_(bindparam("keys", expanding=True)), expired)
 
         self.insert = insert(table)
         self.update = update(table).where(*here)
@@ -101,6 +102,14 @@ class Statements:
         if is_bounded_below:
             statement = statement.where(key >= bindparam("low"))
         return statement.where(key < bindparam("high")) if is_bounded_above else statement
+
+    def page(self, is_bounded_below: bool) -> Select[Any]:
+        """Return the statement that lists ``rows`` keys, those after ``after``, and when they expire; keys come as in
+        :meth:`live_keys`.
+        """
+        key, expires_at = self.table.c.key, self.table.c.expires_at
+        statement = select(self._key_as_bytes, expires_at).where(self._of).order_by(key).limit(bindparam("rows"))
+        return statement.where(key > bindparam("after")) if is_bounded_below else statement
 
     def store(self, connection: Connection, row: dict[str, Any]) -> None:
         """Store a row, whatever was there, in one statement where the database has one for it."""
