@@ -16,6 +16,7 @@ from taskiq_flow.records.results import StoredOutcome, not_a_record, store
 from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.retries import RETRY_FOR, retried
+from taskiq_flow.storage.startup import reach
 
 __all__ = ["ResultIsMissingError", "StorageResultBackend"]
 
@@ -48,6 +49,8 @@ class StorageResultBackend(AsyncResultBackend[T]):
         attempt.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
     :param prefix: what those keys begin with; two backends on one storage that are to be apart need two.
+    :param check_on_startup: whether ``startup()`` reaches the storage, so that a wrong address, password or table stops
+        a worker at its start, and costs no result.
     :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
     :raises InvalidTTLError: if ``ttl_seconds`` is no legal time to live.
     """
@@ -61,6 +64,7 @@ class StorageResultBackend(AsyncResultBackend[T]):
         retry_for: float = RETRY_FOR,
         owns_storage: bool | None = None,
         prefix: str = "",
+        check_on_startup: bool = True,
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter, not {storage!r}")
@@ -74,6 +78,15 @@ class StorageResultBackend(AsyncResultBackend[T]):
         self.retry_for = retry_for
         self._owns_storage = bool(owns_storage)
         self._prefix = prefix
+        self._check_on_startup = check_on_startup
+
+    async def startup(self) -> None:
+        """Reach the storage once, and create its table where that is missing.
+
+        :raises StorageError: if the storage cannot be reached within ``retry_for`` seconds, or refuses.
+        """
+        if self._check_on_startup:
+            await reach(self.storage, self.retry_for)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this backend's own."""

@@ -21,6 +21,7 @@ from taskiq_flow.storage import rules
 from taskiq_flow.storage.base import ABSENT, BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.retries import RETRY_FOR, retried
+from taskiq_flow.storage.startup import reach
 
 __all__ = ["StorageScheduleSource"]
 
@@ -62,6 +63,8 @@ class StorageScheduleSource(ScheduleSource):
     :param skip_past_schedules: whether one-offs are left alone that were due before the minute in which this source was
         first asked for schedules: those that a scheduler missed while it was away.
     :param owns_storage: whether the storage is closed at shutdown; None means no, for it was handed in.
+    :param check_on_startup: whether ``startup()`` reaches the storage, so that a wrong address, password or table stops
+        a worker at its start, and costs no result.
     :raises ConfigurationError: if ``storage`` is no adapter, keys cannot begin with ``prefix``, or ``retry_for`` is
         negative.
     :raises InvalidTTLError: if ``resend_after`` is not above 0.
@@ -76,6 +79,7 @@ class StorageScheduleSource(ScheduleSource):
         retry_for: float = RETRY_FOR,
         skip_past_schedules: bool = False,
         owns_storage: bool | None = None,
+        check_on_startup: bool = True,
     ) -> None:
         if not isinstance(storage, BaseStorageAdapter):
             raise ConfigurationError(f"storage must be a BaseStorageAdapter, not {storage!r}")
@@ -93,6 +97,15 @@ class StorageScheduleSource(ScheduleSource):
         """The minute in which schedules were first asked for."""
         self._owns_storage = bool(owns_storage)
         self._complained: set[str] = set()
+        self._check_on_startup = check_on_startup
+
+    async def startup(self) -> None:
+        """Reach the storage once, and create its table where that is missing.
+
+        :raises StorageError: if the storage cannot be reached within ``retry_for`` seconds, or refuses.
+        """
+        if self._check_on_startup:
+            await reach(self.storage, self.retry_for)
 
     async def shutdown(self) -> None:
         """Close the storage if it is this source's own."""

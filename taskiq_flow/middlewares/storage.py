@@ -18,6 +18,7 @@ from taskiq_flow.storage.base import BaseStorageAdapter
 from taskiq_flow.storage.entry import StorageEntry
 from taskiq_flow.storage.memory import InMemoryStorageAdapter
 from taskiq_flow.storage.retries import RETRY_FOR, retried
+from taskiq_flow.storage.startup import reach
 
 __all__ = ["STORAGE_TTL", "LostResult", "StorageMiddleware"]
 
@@ -48,6 +49,8 @@ class StorageMiddleware(TaskiqMiddleware):
     :param retry_for: seconds in which a result is offered again to a storage that fails for the moment; 0 for one
         attempt.
     :param owns_storage: whether the storage is closed at shutdown; None means one that was made here.
+    :param check_on_startup: whether ``startup()`` reaches the storage, so that a wrong address, password or table stops
+        a worker at its start, and costs no result.
     :raises ConfigurationError: if ``storage`` is no adapter, or ``retry_for`` is negative.
     """
 
@@ -67,6 +70,7 @@ class StorageMiddleware(TaskiqMiddleware):
         *,
         retry_for: float = RETRY_FOR,
         owns_storage: bool | None = None,
+        check_on_startup: bool = True,
     ) -> None:
         super().__init__()
         if storage is not None and not isinstance(storage, BaseStorageAdapter):
@@ -77,6 +81,7 @@ class StorageMiddleware(TaskiqMiddleware):
         self._owns_storage = storage is None if owns_storage is None else owns_storage
         self.storage = InMemoryStorageAdapter() if storage is None else storage
         self.enabled = enabled
+        self._check_on_startup = check_on_startup
         self.stored = 0
         self.unstorable = 0
         self._losses = Losses(logger, "storage", "could not be stored and is lost")
@@ -104,6 +109,14 @@ class StorageMiddleware(TaskiqMiddleware):
         return None if data is None else StoredResult.from_data(key, data)
 
     # --- taskiq's hooks -----------------------------------------------------------------------------------------------
+
+    async def startup(self) -> None:
+        """Reach the storage once, and create its table where that is missing.
+
+        :raises StorageError: if the storage cannot be reached within ``retry_for`` seconds, or refuses.
+        """
+        if self.enabled and self._check_on_startup:
+            await reach(self.storage, self.retry_for)
 
     async def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Store the result; raises nothing but a cancellation, after which nothing half-written is left."""
