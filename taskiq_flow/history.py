@@ -52,15 +52,15 @@ class History:
     async def run(self, pipeline_id: str) -> Findings:
         """Return the results of a pipeline's run, in the order in which its tasks ended; its steps in theirs.
 
-        :raises StorageError: the storage failed.
+        :raises StorageError: if the storage failed.
         """
         return await self.find(pipeline_id=pipeline_id)
 
     async def last(self, count: int, task_name: str | None = None) -> Findings:
         """Return the last ``count`` results, of one task or of all, the newest first.
 
-        :raises ValueError: ``count`` is negative.
-        :raises StorageError: the storage failed.
+        :raises ValueError: if ``count`` is negative.
+        :raises StorageError: if the storage failed.
         """
         return await self.find(task_name=task_name, last=count)
 
@@ -68,8 +68,8 @@ class History:
         """Return the results of tasks that raised, or whose return value could not be stored, the newest first.
 
         :param since: leaves out what was stored before; an aware datetime.
-        :raises ValueError: ``since`` is naive.
-        :raises StorageError: the storage failed.
+        :raises ValueError: if ``since`` is naive.
+        :raises StorageError: if the storage failed.
         """
         return await self.find(failed=True, since=since)
 
@@ -89,8 +89,8 @@ class History:
         :param failed: whether only those are meant that are an error.
         :param since: when they were stored, at the earliest; an aware datetime.
         :param last: how many at most; the newest.
-        :raises ValueError: ``since`` is naive, or ``last`` negative.
-        :raises StorageError: the storage failed.
+        :raises ValueError: if ``since`` is naive, or ``last`` negative.
+        :raises StorageError: if the storage failed.
         """
         earliest = None if since is None else clock.to_ms(since)
         if last is not None and last < 0:
@@ -125,13 +125,13 @@ class History:
         )
 
     async def _read_one(self, key: str) -> StoredResult | Unreadable | None:
-        """Return what is under a key; None where it has expired meanwhile."""
+        """Return what is under a key; None where it has expired since."""
         try:
             data = await self.storage.get(key)
             if data is None and not await self.storage.exists(key):
                 return None
             result = StoredResult.from_data(key, data)
-        except (TypeError, ValueError) as error:  # a SerializationError, or what an adapter of one's own has for it
+        except (TypeError, ValueError) as error:  # a SerializationError, or what a custom adapter has for it
             return Unreadable(key, str(error) or repr(error))
         if result.key != key:
             return Unreadable(key, f"the entry under key {key!r} is the task result of another key, {result.key!r}")

@@ -61,7 +61,7 @@ class Pipeline(taskiq_pipelines.Pipeline[_P, _R]):
     :param broker: where the steps are sent.
     :param task: the first step.
     :param pipeline_id: the id of each run of this pipeline; by default the broker makes a new one for each.
-    :raises InvalidKeyError: the id cannot be part of a storage key, or contains one of ``: * ? [``, with which
+    :raises InvalidKeyError: if the id cannot be part of a storage key, or contains one of ``: * ? [``, with which
         a pattern for this run's keys would match those of others.
     """
 
@@ -98,8 +98,8 @@ class Pipeline(taskiq_pipelines.Pipeline[_P, _R]):
 
         :param args: the first step's arguments.
         :return: the run's last task, with the run's ``pipeline_id``.
-        :raises ValueError: there is no step, or the first is no ``call_next`` or ``call_after``.
-        :raises SendTaskError: the broker failed.
+        :raises ValueError: if there is no step, or the first is no ``call_next`` or ``call_after``.
+        :raises SendTaskError: if the broker failed.
         """
         # The run gets steps of its own: the engine writes task ids into them, and reads them again once the first
         # task is sent, when another call may have written its own.

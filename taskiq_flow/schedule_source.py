@@ -204,7 +204,7 @@ class StorageScheduleSource(ScheduleSource):
             return await self._takes(task)
         if not await self._retried(lambda: self._claim(task, timing)):
             return False
-        # Only now: whoever had claimed it before has either lost it, or removed the schedule before the claim.
+        # Only now: a scheduler that had claimed it before has either lost it, or removed the schedule before the claim.
         if await self._is_wanted(task):
             return True
         await self._release(task)
@@ -237,7 +237,7 @@ class StorageScheduleSource(ScheduleSource):
         """Return whether a one-off is claimed: a scheduler is sending it, or has failed to."""
         timing, now = Timing.of(schedule), clock.now_ms()
         if timing.is_one_off and timing.due(now) <= now:
-            with suppress(SerializationError):  # whoever is to send it will say so
+            with suppress(SerializationError):  # who is to send it will say so
                 claimed = await self._retried(lambda: self.storage.get(self._claim_key(schedule.schedule_id)))
                 return timing.is_covered(timing.due(now), claimed)
         return False

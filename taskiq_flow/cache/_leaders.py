@@ -10,7 +10,7 @@ __all__ = ["Leader", "Leaders"]
 
 
 class Leader(NamedTuple):
-    """The caller that brings a value, for all others that ask for it meanwhile: its waiters."""
+    """The caller that brings a value, for all others that ask for it until then: its waiters."""
 
     task: "asyncio.Task[object] | None"
     """The task that it runs in."""

@@ -39,7 +39,7 @@ class BaseCacheAdapter(ABC):
     async def get(self, key: str, default: Any = None) -> Any:
         """Return a copy of the value under ``key``; ``default`` if there is none, or only one that is being created.
 
-        :raises InvalidKeyError: the key is not legal.
+        :raises InvalidKeyError: if the key is not legal.
         :raises SerializationError: what is stored there is damaged or foreign.
         """
 
@@ -48,9 +48,9 @@ class BaseCacheAdapter(ABC):
         """Store a copy of ``value``, whatever was there or is being created.
 
         :param ttl_seconds: seconds to live, above 0; None for the cache's default.
-        :raises InvalidKeyError: the key is not legal.
-        :raises InvalidTTLError: the time to live is not.
-        :raises SerializationError: the value would not come back as it is.
+        :raises InvalidKeyError: if the key is not legal.
+        :raises InvalidTTLError: if the time to live is not.
+        :raises SerializationError: if the value would not come back as it is.
         """
 
     @abstractmethod
@@ -63,17 +63,17 @@ class BaseCacheAdapter(ABC):
 
         :param creator: called without arguments; may return an awaitable.
         :param ttl_seconds: as for :meth:`set`, from the moment when the value is there.
-        :raises InvalidKeyError: the key is not legal.
-        :raises InvalidTTLError: the time to live is not.
+        :raises InvalidKeyError: if the key is not legal.
+        :raises InvalidTTLError: if the time to live is not.
         :raises SerializationError: what was created would not come back as it is.
-        :raises RuntimeError: ``creator`` asks for its own key.
+        :raises RuntimeError: if ``creator`` asks for its own key.
         """
 
     @abstractmethod
     async def invalidate(self, key: str) -> bool:
         """Forget the value under ``key``, and one that is being created too; return whether there was one.
 
-        :raises InvalidKeyError: the key is not legal.
+        :raises InvalidKeyError: if the key is not legal.
         """
 
     @abstractmethod

@@ -1,8 +1,8 @@
 """``StorageCacheAdapter``: a cache over any storage adapter.
 
 Under a key there is a value, or a mark that somebody is creating it, or a mark that they failed. Every step from one to
-the next is a ``compare_and_set`` from exactly what was seen, so that whoever was overtaken, because its lock ended, or
-because the value was set or invalidated meanwhile, changes nothing any more.
+the next is a ``compare_and_set`` from exactly what was seen, so that a creator that was overtaken, because its lock
+ended, or because the value was set or invalidated since, changes nothing any more.
 """
 
 import asyncio

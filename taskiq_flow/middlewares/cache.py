@@ -164,7 +164,7 @@ class CacheMiddleware(RunsTasks):
     # --- instead of running a task ------------------------------------------------------------------------------------
 
     async def run(self, target: Callable[..., Any], message: TaskiqMessage, run_task: Run) -> TaskiqResult[Any]:
-        """Return the result of a task: from the cache, from whoever runs it just now, or from ``run_task()``."""
+        """Return the result of a task: from the cache, from another run at the same time, or from ``run_task()``."""
         if not self.enabled or not is_cached(message):
             return await run_task()
         try:

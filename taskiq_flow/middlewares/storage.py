@@ -97,7 +97,7 @@ class StorageMiddleware(TaskiqMiddleware):
 
         :param pipeline_id: the run that the task was a part of.
         :raises SerializationError: what is stored there is damaged, or no result.
-        :raises StorageError: the storage failed.
+        :raises StorageError: if the storage failed.
         """
         stored = await self.load_stored(task_id, pipeline_id)
         return None if stored is None else stored.to_taskiq()
