@@ -119,15 +119,15 @@ class EntriesAreAliases(Memory):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.entries: dict[str, StorageEntry] = {}
+        self.given: dict[str, StorageEntry] = {}
 
     async def set_entry(self, entry: StorageEntry) -> None:
         await super().set_entry(entry)
-        self.entries[entry.key] = entry
+        self.given[entry.key] = entry
 
     async def get_entry(self, key: str) -> StorageEntry | None:
         entry = await super().get_entry(key)
-        return self.entries.get(key, entry) if entry else None
+        return self.given.get(key, entry) if entry else None
 
 
 class EntriesOfNoneAreNone(Memory):
