@@ -222,7 +222,7 @@ def _refuse_unknown_variables() -> None:
 def _value(config: pytest.Config, setting: _Setting) -> tuple[str | None, str]:
     """Return a setting's value and where it was said: the option's, variable's or ini value's name.
 
-    :raises pytest.UsageError: the option is there and empty, as by a variable of a CI's that is not set.
+    :raises pytest.UsageError: if the option is there and empty, as by a variable of a CI's that is not set.
     """
     if (given := config.getoption(setting.name, default=None)) is not None:
         if not str(given).strip():

@@ -112,6 +112,9 @@ class FlowBroker(InMemoryBroker):
     def shutdown_timeout(self, seconds: float) -> None:
         self._life.shutdown_timeout = seconds
 
+    patience = shutdown_timeout
+    """What ``shutdown_timeout`` was called up to version 1.2."""
+
     @property
     def storage_middleware(self) -> StorageMiddleware:
         """Keeps the results: ``await flow_broker.storage_middleware.load(task_id, pipeline_id)`` gives one back."""

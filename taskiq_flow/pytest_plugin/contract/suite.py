@@ -51,6 +51,8 @@ class BaseSuite:
         if unknown := sorted(self.lacks.keys() - self.capabilities.keys()):
             known = ", ".join(self.capabilities)
             pytest.fail(f"{name}.lacks names {unknown[0]!r}; the capabilities are: {known}", pytrace=False)
+        if hasattr(self, "patience"):
+            pytest.fail(f"{name}.patience is called `timeout` now", pytrace=False)
         if self.expiry_clock not in CLOCKS:
             pytest.fail(
                 f"{name}.expiry_clock is {self.expiry_clock!r}; it must be one of: {', '.join(CLOCKS)}", pytrace=False

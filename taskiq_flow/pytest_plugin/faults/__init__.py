@@ -77,7 +77,7 @@ class StorageFaults:
             storage.
         :param optional: whether it may well never happen; else that fails the test, which would prove nothing.
         :return: the fault: ``happened`` counts the calls that failed, and ``undo()`` ends it.
-        :raises ValueError: there is no such operation, or ``times`` is no whole number above 0.
+        :raises ValueError: if there is no such operation, or ``times`` is no whole number above 0.
         :raises TypeError: ``error`` is no exception, or a class that needs more than a message: give an exception then.
         """
         return self._calls.add(Fault(op, times, error=error, optional=optional))

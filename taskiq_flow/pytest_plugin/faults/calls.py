@@ -74,7 +74,7 @@ class Fault:
 def _checked_error(error: BaseException | type[BaseException]) -> BaseException | type[BaseException]:
     """Return what a fault raises, which would else be found out at the call, as an error of the application's.
 
-    :raises TypeError: it is no exception, or a class that needs more than a message.
+    :raises TypeError: if it is no exception, or a class that needs more than a message.
     """
     if isinstance(error, BaseException):
         return error

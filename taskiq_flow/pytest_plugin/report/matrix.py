@@ -93,7 +93,7 @@ class Matrix:
     def read(cls, file: Path) -> "Matrix":
         """Return what `to_json` wrote.
 
-        :raises OSError: the file cannot be read.
+        :raises OSError: if the file cannot be read.
         :raises UnreadableReport: it holds something else.
         """
         try:

@@ -18,7 +18,7 @@ from taskiq_flow._text import one_line
 from .kinds import ServerKind
 from .model import Ready, ServerSettings, SourceFailed
 
-__all__ = ["LABEL", "ContainerServer", "container_name", "find_image", "remove_container", "sweep_containers"]
+__all__ = ["LABEL", "ContainerServer", "container_name", "find_image", "remove_container", "remove_stale_containers"]
 
 LABEL = "taskiq_flow.record"
 """The label of every container of this package; it holds whose it is."""
@@ -30,7 +30,7 @@ def find_image(kind: ServerKind, settings: ServerSettings, patience: float) -> s
 
     An engine does in milliseconds, but a busy machine may need a part of ``patience``, in seconds.
 
-    :raises SourceFailed: there is no Docker engine, or no testcontainers to use it with.
+    :raises SourceFailed: if there is no Docker engine, or no testcontainers to use it with.
     """
     if find_spec("testcontainers") is None:
         raise SourceFailed('testcontainers is not installed: pip install "taskiq-flow-kit[pytest]"')
@@ -172,7 +172,7 @@ class ContainerServer:
     def start(self, ready: Ready) -> tuple[str, str]:
         """Fetch the image if need be, start the container, and return the server's URL and version once it answers.
 
-        :raises SourceFailed: the image cannot be had, the container does not start, or ``ready`` gave up.
+        :raises SourceFailed: if the image cannot be had, the container does not start, or ``ready`` gave up.
         """
         try:
             self._fetch_image()
@@ -244,7 +244,7 @@ class ContainerServer:
         return ""
 
 
-def sweep_containers(orphaned: Callable[[str], bool]) -> None:
+def remove_stale_containers(orphaned: Callable[[str], bool]) -> None:
     """Remove each container of this package, of any run, whose label ``orphaned`` says to be nobody's any more."""
     from testcontainers.core.docker_client import DockerClient
 
@@ -257,7 +257,7 @@ def sweep_containers(orphaned: Callable[[str], bool]) -> None:
 def remove_container(name: str) -> None:
     """Remove the container of this name and its volumes, if it exists.
 
-    :raises Exception: the engine's client's; there is no engine, or it refuses.
+    :raises Exception: if the engine's client's; there is no engine, or it refuses.
     """
     from testcontainers.core.docker_client import DockerClient
 

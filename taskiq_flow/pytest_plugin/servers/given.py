@@ -16,7 +16,7 @@ _PROBE_TIMEOUT = 5.0  # seconds for one question
 def given_server(settings: ServerSettings) -> Server:
     """Return the server at the URL that the user gave; where that fails, no other will do.
 
-    :raises SourceFailed: it cannot be used; the message says why, without the URL's password.
+    :raises SourceFailed: if it cannot be used; the message says why, without the URL's password.
     """
     kind, given = settings.kind, settings.url or ""
     import_driver(kind.driver)
@@ -34,7 +34,7 @@ def given_server(settings: ServerSettings) -> Server:
 def import_driver(name: str) -> None:
     """Import the package that talks to a server.
 
-    :raises SourceFailed: it is installed, but not so that it works.
+    :raises SourceFailed: if it is installed, but not so that it works.
     """
     try:
         import_module(name)

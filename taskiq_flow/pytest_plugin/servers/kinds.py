@@ -74,7 +74,7 @@ class ServerKind(ABC):
     def normalise(self, url: str) -> str:
         """Return a user's URL in the form that this package's adapters take.
 
-        :raises ValueError: it is not a URL of this kind; the message does not repeat it.
+        :raises ValueError: if it is not a URL of this kind; the message does not repeat it.
         """
         scheme = url.partition("://")[0]
         if scheme not in self.schemes or "://" not in url:

@@ -42,7 +42,7 @@ class StartedServer(Protocol):
     def start(self, ready: "Ready") -> tuple[str, str]:
         """Start it, and return its URL and version once it answers.
 
-        :raises SourceFailed: it cannot be started, or ``ready`` gave up.
+        :raises SourceFailed: if it cannot be started, or ``ready`` gave up.
         """
 
     def ended(self) -> str:

@@ -73,7 +73,7 @@ class ServerPool:
     def get(self, kind: str) -> Server:
         """Return the run's server of this kind, starting it where no process of the run has yet; blocks until then.
 
-        :raises ServerUnavailable: none can be had; the same answer is given for the rest of the run, at once.
+        :raises ServerUnavailable: if none can be had; the same answer is given for the rest of the run, at once.
         """
         settings = self._settings_of(kind)
         if kind not in self._outcomes:
@@ -104,7 +104,7 @@ class ServerPool:
 
         To be called when the run ends, by the owner; in any other process it does nothing. May be called again.
 
-        :raises RuntimeError: a supervisor did not end in time; the message says which.
+        :raises RuntimeError: if a supervisor did not end in time; the message says which.
         """
         if os.getpid() != self._owner_pid or not self._run_dir.exists():
             return
@@ -116,7 +116,7 @@ class ServerPool:
             for kind in started:
                 self._await_supervisor(kind)
             # What a supervisor that was killed could not stop any more, and the run's folder.
-            stale.sweep(run_id=self._run_id)
+            stale.remove_stale(run_id=self._run_id)
         if started or any(self._file(kind, "json").exists() for kind in self._settings):
             shutil.rmtree(self._run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):

@@ -38,7 +38,7 @@ class Program:
 def find_local(kind: ServerKind) -> Program:
     """Return the program that this machine has installed.
 
-    :raises SourceFailed: it has none.
+    :raises SourceFailed: if it has none.
     """
     for name in kind.programs:
         for path in _candidates(name, kind.folders):
@@ -64,7 +64,7 @@ def _version_key(path: Path) -> list[int]:
 def find_wheel(kind: ServerKind) -> Program:
     """Return the program that an installed wheel brings; imports nothing of it.
 
-    :raises SourceFailed: there is none, none is installed, or it lacks the program.
+    :raises SourceFailed: if there is none, none is installed, or it lacks the program.
     """
     for wheel in kind.wheels:
         spec = find_spec(wheel.package)
@@ -112,7 +112,7 @@ class ProgramServer:
     def start(self, ready: Ready) -> tuple[str, str]:
         """Start the server, and return its URL and version once it answers.
 
-        :raises SourceFailed: the program cannot be run here, or ``ready`` gave up.
+        :raises SourceFailed: if the program cannot be run here, or ``ready`` gave up.
         """
         # Hexadecimal: as it is in URLs and configuration files.
         password = secrets.token_hex(16)
@@ -228,7 +228,7 @@ class ProgramServer:
 def other_user(kind: ServerKind) -> "struct_passwd | None":
     """Return the user as whom the kind's program must run, None where it can run as this one.
 
-    :raises SourceFailed: there is no such user.
+    :raises SourceFailed: if there is no such user.
     """
     if not kind.users or os.geteuid() != 0:
         return None

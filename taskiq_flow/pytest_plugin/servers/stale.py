@@ -2,8 +2,8 @@
 
 Each server has a folder of its own below the machine's temporary folders, whose record says which run on which host
 it belongs to, which processes look after it, and what is to be ended: a process or a container. So has each run that
-started one. Whatever nobody looks after any more is a leftover. What belongs to another user, another host, or a run
-that still goes on is let be.
+started one. What no process looks after any more is stale. What belongs to another user, another host, or a run
+that still goes on stays.
 """
 
 import contextlib
@@ -23,7 +23,16 @@ from taskiq_flow.pytest_plugin.machine import process_space
 
 from . import docker
 
-__all__ = ["HOST", "PREFIX", "RECORD", "Process", "Record", "sweep", "sweep_containers", "temporary_homes"]
+__all__ = [
+    "HOST",
+    "PREFIX",
+    "RECORD",
+    "Process",
+    "Record",
+    "remove_stale",
+    "remove_stale_containers",
+    "temporary_homes",
+]
 
 PREFIX = "taskiq-flow-"
 RECORD = "taskiq-flow-owner.json"
@@ -48,7 +57,7 @@ class Process:
     def of(cls, pid: int) -> "Process":
         """Return the process that has this number now.
 
-        :raises ProcessLookupError: none has.
+        :raises ProcessLookupError: if none has.
         """
         try:
             boot = psutil.boot_time()
@@ -136,13 +145,13 @@ def temporary_homes() -> list[Path]:
     return [home for home in dict.fromkeys(homes) if home.is_dir()]
 
 
-def sweep(run_id: str | None = None) -> None:
+def remove_stale(run_id: str | None = None) -> None:
     """Remove what dead runs left, or those of one run, whose own supervisors must have ended before.
 
-    Several processes may do so at the same time. What cannot be removed now is left to the next sweep.
+    Several processes may do so at the same time. What cannot be removed now is left to the next call.
     """
     for folder in _folders():
-        # Unreadable: somebody else's, or just being made or removed. And a leftover of another run that resists
+        # Unreadable: somebody else's, or just being made or removed. And what another run left, and cannot be removed,
         # is no reason to fail this one.
         with contextlib.suppress(Exception):
             record = Record.from_json((folder / RECORD).read_text())
@@ -150,7 +159,7 @@ def sweep(run_id: str | None = None) -> None:
                 _remove(folder, record)
 
 
-def sweep_containers() -> None:
+def remove_stale_containers() -> None:
     """Remove containers of dead runs whose folders are gone, as after a restart of the machine."""
 
     def orphaned(label: str) -> bool:
@@ -160,7 +169,7 @@ def sweep_containers() -> None:
             return False
 
     with contextlib.suppress(Exception):  # as above
-        docker.sweep_containers(orphaned)
+        docker.remove_stale_containers(orphaned)
 
 
 def _folders() -> Iterator[Path]:

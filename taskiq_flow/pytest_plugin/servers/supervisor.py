@@ -88,7 +88,7 @@ class _Supervisor:
             if not self._is_first(held):
                 return
             replace(self._record, supervisor=None).write(self._run_dir)
-            stale.sweep()
+            stale.remove_stale()
             server = None
             try:
                 server = self._obtain(held)
@@ -123,7 +123,7 @@ class _Supervisor:
     def _obtain(self, held: ExitStack) -> Server:
         """Return a server of the first source that has one; ``held`` gets what stops it.
 
-        :raises SourceFailed: none has; the message gives the reason of each.
+        :raises SourceFailed: if none has; the message gives the reason of each.
         """
         import_driver(self._kind.driver)
         reasons: list[str] = []
@@ -143,7 +143,7 @@ class _Supervisor:
     def _started(self, source: str, attempt: ExitStack) -> Server:
         """Return a server that this process starts; ``attempt`` gets what stops it.
 
-        :raises SourceFailed: the source has no such server, or it does not become ready.
+        :raises SourceFailed: if the source has no such server, or it does not become ready.
         """
         settings, kind = self._settings, self._kind
         if source == "url":
@@ -152,7 +152,7 @@ class _Supervisor:
         server: StartedServer
         if source == "docker":
             docker.find_image(kind, settings, patience=_PROBE_TIMEOUT)
-            stale.sweep_containers()
+            stale.remove_stale_containers()
             name = docker.container_name(self._record.run_id, kind)
             folder = self._make_folder(None, attempt)
             record = replace(self._record, container=name)
@@ -187,7 +187,7 @@ class _Supervisor:
     def _await_ready(self, url: str, server: StartedServer) -> str:
         """Return the version of a server that was just started, once it answers a real question.
 
-        :raises SourceFailed: it ended, or does not answer in time.
+        :raises SourceFailed: if it ended, or does not answer in time.
         """
         deadline = time.monotonic() + self._settings.start_timeout
         while True:

@@ -145,7 +145,7 @@ def _accounts(password: str) -> str:
 def _installer(program: Path) -> Path:
     """Return MariaDB's script that makes system tables; packages put it beside the program, or where users find it.
 
-    :raises SourceFailed: it is in none of these places.
+    :raises SourceFailed: if it is in none of these places.
     """
     name = "mariadb-install-db"
     places = [program.parent, program.parent.parent / "bin", program.parent.parent / "scripts"]

@@ -143,7 +143,7 @@ def own_engine(url: str, **options: Any) -> "AsyncEngine":
 def first_value(url: str, question: str, timeout: float) -> str:
     """Return the first value of what a new connection answers, within ``timeout`` seconds.
 
-    :raises Exception: the driver's own; its words are clearer than SQLAlchemy's.
+    :raises Exception: if the driver's own; its words are clearer than SQLAlchemy's.
     """
     return str(_answer(url, question, timeout))
 

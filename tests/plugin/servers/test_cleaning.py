@@ -75,7 +75,7 @@ def test_close_ends_what_a_killed_supervisor_could_not(runs: Runs) -> None:
     (record,) = records(run_id).values()
     assert record.supervisor
     os.kill(record.supervisor.pid, signal.SIGKILL)
-    runs.pool("redis", sources=("wheel",)).get("redis")  # another run's sweep
+    runs.pool("redis", sources=("wheel",)).get("redis")  # another run removes what is stale
     assert use(server.url) == "hello", "the tests of a living run go on"
     pool.close()
     assert records(run_id) == {}
