@@ -71,7 +71,7 @@ async def test_redis_that_has_changed_its_role_is_asked_once_more_on_a_new_conne
         adapter = RedisStorageAdapter(f"redis://127.0.0.1:{stub.port}")
         await adapter.set("key", 1)
         await adapter.aclose()
-    assert stub.connections == 2
+    assert stub.connections >= 2
 
 
 @pytest.mark.parametrize("answer", ROLE_CHANGES)
