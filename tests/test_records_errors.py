@@ -420,6 +420,23 @@ class NoDictError(Exception):
         raise RuntimeError("no attributes")
 
 
+class OddClass(type):
+    """Has nothing to say of its classes."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in {"__module__", "__qualname__"}:
+            raise LookupError(name)
+        return super().__getattribute__(name)
+
+
+class OddClassError(Exception, metaclass=OddClass):
+    pass
+
+
+class OddArgument(metaclass=OddClass):
+    pass
+
+
 class BrokenRepr:
     def __repr__(self) -> str:
         raise RuntimeError("no words")
@@ -436,6 +453,8 @@ def test_odd_exceptions_are_stored_whatever_they_do() -> None:
     odd = [
         OddError("x"),
         NoDictError("x"),
+        OddClassError("x"),
+        ValueError(OddArgument()),
         keys,
         ValueError(BrokenRepr()),
         ValueError(deep),

@@ -8,9 +8,10 @@ __all__ = ["loaded_class", "name_of"]
 
 def name_of(cls: type) -> tuple[str, str]:
     """Return a class's module and its qualified name within it."""
-    module = cls.__module__
-    # A class may have anything there; str.__str__ gives the text of a str of another type.
-    return str.__str__(module) if isinstance(module, str) else "", str.__str__(cls.__qualname__)
+    # Not cls.__module__ and cls.__qualname__: a metaclass may raise anything.
+    module = vars(type)["__module__"].__get__(cls)
+    qualified: str = vars(type)["__qualname__"].__get__(cls)
+    return str.__str__(module) if isinstance(module, str) else "", str.__str__(qualified)
 
 
 def loaded_class(module: str, name: str) -> type | None:

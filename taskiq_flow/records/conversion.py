@@ -22,7 +22,7 @@ def is_storable(value: Any, max_depth: int = serialization.MAX_DEPTH) -> bool:
     """Return whether the codec takes ``value``, nested ``max_depth`` containers deep at most."""
     try:
         serialization.dumps(value, max_depth=max_depth)
-    except SerializationError:
+    except Exception:  # noqa: BLE001 - the codec's refusal, or whatever a user's metaclass raises
         return False
     return True
 

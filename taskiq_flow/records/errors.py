@@ -56,10 +56,14 @@ class StoredError:
     @classmethod
     def of(cls, error: BaseException) -> "StoredError":
         """Return ``error`` as data."""
-        stored = _Encoder().encode(error)
-        if is_storable(stored.to_data(), MAX_DEPTH - _RECORD_DEPTH):
-            return stored
-        return cls(stored.module, stored.name, stored.message, [stored.message])
+        try:
+            stored = _Encoder().encode(error)
+            if is_storable(stored.to_data(), MAX_DEPTH - _RECORD_DEPTH):
+                return stored
+        except Exception:  # noqa: BLE001 - a user's class may raise anything, and its error is still the result
+            pass
+        message = text_of(error)
+        return cls(*name_of(type(error)), message, [message])
 
     @classmethod
     def from_data(cls, data: Any) -> "StoredError":
