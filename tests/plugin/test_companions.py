@@ -279,7 +279,8 @@ def test_a_test_that_hangs_is_reported_and_others_go_on(inner: InnerRun, strict:
 
 
 def test_a_run_that_a_time_out_kills_leaves_no_server(inner: InnerRun, temporary: Path) -> None:
-    result = inner(HANGING, *REDIS, "-k", "redis", "--timeout-method=thread")
+    # inline-snapshot would leave a folder of its own.
+    result = inner(HANGING, *REDIS, "-k", "redis", "--timeout-method=thread", "-pno:inline_snapshot")
     assert " Timeout " in result.stdout.str() + result.stderr.str()
     assert "passed" not in result.stdout.str()
     assert goes(temporary)
@@ -302,7 +303,7 @@ EVERY_FIXTURE = "def test_it(flow_broker, cache_adapter, storage_backend, frozen
 def test_what_runs_no_test_starts_no_server(inner: InnerRun, pytester: pytest.Pytester, temporary: Path) -> None:
     pytester.makeconftest(NO_SERVER)
     planned = inner(EVERY_FIXTURE, "--setup-plan")
-    planned.stdout.fnmatch_lines(["*SETUP    F _storage_place*", "*test_it[[]postgres]*", "*no tests ran*"])
+    planned.stdout.fnmatch_lines(["*SETUP    F _isolated_store*", "*test_it[[]postgres]*", "*no tests ran*"])
     collected = inner(EVERY_FIXTURE, "--collect-only", "-q")
     backends = ["memory", "fakeredis", "sqlite", "redis", "postgres"]
     assert collected.outlines[:5] == [f"test_inner.py::test_it[{name}]" for name in backends]
@@ -365,7 +366,7 @@ def test_without_this_plugin_other_tests_run(inner: InnerRun) -> None:
 def test_who_leaves_the_debugger_leaves_nothing(inner: InnerRun, temporary: Path) -> None:
     arguments = ["--pdb", "--setup-show", "--maxfail=1", "--runxfail", "-k", "differs or plain"]
     result = inner(ONE_OF_EACH, FAKES, *arguments)  # nobody types: the debugger reads the end of its input
-    result.stdout.fnmatch_lines(["*SETUP    F _storage_place*", "*entering PDB*", "*Exit: Quitting debugger*"])
+    result.stdout.fnmatch_lines(["*SETUP    F _isolated_store*", "*entering PDB*", "*Exit: Quitting debugger*"])
     result.stdout.fnmatch_lines(["*= storage backends =*", "memory     1 passed in *"], consecutive=True)
     assert told(result) == {"memory": "1 passed", "sqlite": "1 failed"}
     assert not list(temporary.iterdir())
