@@ -153,6 +153,10 @@ class Deliveries:
         with self._lock:
             self._under_way.pop(delivery, None)
         delivery.done.set_result(None)
+        if delivery.sender is not None:
+            with suppress(RuntimeError):  # it is closed
+                # The task may have set an asyncio.Event on which its sender waits: from another thread, nobody notices.
+                delivery.sender.loop.call_soon_threadsafe(_nothing)
 
     # --- the frozen clock ---------------------------------------------------------------------------------------------
 
@@ -286,6 +290,10 @@ async def _wait(deliveries: list[Delivery], here: asyncio.AbstractEventLoop) -> 
     finally:
         for other in others:
             other.cancel()  # else they would wake this event loop when it has long been closed
+
+
+def _nothing() -> None:
+    """Do nothing; to be called wakes an event loop."""
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

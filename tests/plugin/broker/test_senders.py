@@ -226,6 +226,20 @@ def test_tasks_run_on_the_event_loop_on_which_they_were_started(flow_broker: Flo
     assert len(set(loops)) == 1, "so that connections which were opened at startup are of use"
 
 
+def test_a_plain_test_may_wait_for_what_its_task_sets(flow_broker: FlowBroker) -> None:
+    async def scenario() -> None:
+        done = asyncio.Event()
+
+        @flow_broker.task(task_name="work")
+        async def work() -> None:
+            done.set()
+
+        await work.kiq()
+        await asyncio.wait_for(done.wait(), 10)
+
+    asyncio.run(scenario())
+
+
 async def test_tasks_of_an_asynchronous_test_run_on_its_event_loop(flow_broker: FlowBroker) -> None:
     here = asyncio.get_running_loop()
 

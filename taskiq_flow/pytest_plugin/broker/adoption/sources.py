@@ -31,6 +31,7 @@ def redirected_source(source: ScheduleSource, storage: BaseStorageAdapter, prefi
         check_on_startup=False,
         resend_after=getattr(source, "resend_after", 300.0),
         retry_for=getattr(source, "retry_for", RETRY_FOR),
+        skip_past_schedules=getattr(source, "skip_past_schedules", False),
     )
     return Redirection(source, ScheduleSource, _STAND_IN, schedules, hooks=_HOOKS)
 
