@@ -4,9 +4,10 @@ The kit asks a database as the adapter does: by SQLAlchemy, with the URL's own d
 table, whose types know in which form each database keeps a key.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from taskiq_flow.pytest_plugin.run import is_run
+from taskiq_flow.pytest_plugin.run import is_run, is_stale
 from taskiq_flow.pytest_plugin.stores.base import ADAPTER_TIMEOUT, StorageKind
 
 if TYPE_CHECKING:
@@ -89,31 +90,25 @@ class SQLCleaner:
 
     async def finish(self, run_id: str) -> None:
         """Drop the run's table."""
-        await self._drop(run_id)
+        await self._drop(lambda table: table == run_id)
 
     async def clean_stale(self) -> None:
         """Drop the tables of killed runs of this machine."""
-        from sqlalchemy import inspect
-
-        from taskiq_flow.pytest_plugin.run import is_stale
-
-        async with self._engine.connect() as connection:
-            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
-        for table in tables:
-            if is_run(table) and is_stale(table):
-                await self._drop(table)
+        await self._drop(lambda table: is_run(table) and is_stale(table))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
 
-    async def _drop(self, name: str) -> None:
-        from sqlalchemy import MetaData, Table
+    async def _drop(self, is_ours: Callable[[str], bool]) -> None:
+        from sqlalchemy import MetaData, Table, inspect
         from sqlalchemy.schema import DropTable
 
         async with self._engine.connect() as connection:
-            # Another run may drop it at the same time.
-            await connection.execute(DropTable(Table(name, MetaData()), if_exists=True))
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+            for name in filter(is_ours, tables):
+                # Another run may drop it at the same time.
+                await connection.execute(DropTable(Table(name, MetaData()), if_exists=True))
 
 
 def _row(table: "Table", namespace: str, key: str) -> "tuple[ColumnElement[bool], ...]":
