@@ -48,7 +48,7 @@ DEFAULTS = {
     "storage_namespace": "taskiq_flow",
     "storage_table": "taskiq_flow_storage",
     "storage_connect_timeout": 5.0,
-    "storage_operation_timeout": 30.0,
+    "storage_operation_timeout": 5.0,
     "storage_cleanup_interval": 600.0,
     "storage_max_connections": None,
     "cache_enabled": True,

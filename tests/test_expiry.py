@@ -328,7 +328,7 @@ async def test_storage_that_fails_is_left_until_the_next_cleaning(
     at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "a.db"
-    storage = SQLAlchemyStorageAdapter(f"sqlite:///{file}", operation_timeout=0.1, cleanup_interval=0.01)
+    storage = SQLAlchemyStorageAdapter(f"sqlite:///{file}", operation_timeout=1, cleanup_interval=0.01)
     with caplog.at_level(logging.INFO, "taskiq_flow.storage.expiry"), sqlite3.connect(file) as writer:
         with keep_expired():
             await storage.set("old", 1, ttl_seconds=0.001)
