@@ -38,4 +38,5 @@ def test_pytest_regressions_keeps_one_file_for_all_storages(run: InnerRun, pytes
 
 
 def test_inline_snapshot_needs_nothing(run: InnerRun) -> None:
+    pytest.importorskip("inline_snapshot", reason="inline-snapshot, which leaves folders behind, is not always there")
     run(INLINE).assert_outcomes(passed=2)
