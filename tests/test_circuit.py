@@ -155,6 +155,15 @@ async def test_waiting_for_a_connection_does_not_open_it(clock: Clock) -> None:
         await slow.aclose()
 
 
+async def test_waiting_for_a_connection_does_not_close_it(clock: Clock) -> None:
+    async with running() as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        async with RedisStorageAdapter(url, max_connections=1, operation_timeout=0.2) as adapter:
+            calls = await asyncio.gather(*(adapter.get("key") for _ in range(3)), return_exceptions=True)
+            assert [type(error) for error in calls] == [StorageConnectionError] * 3
+            assert circuit.circuit_of(f"127.0.0.1:{server.port}").is_open
+
+
 async def test_database_that_accepts_and_never_answers_opens_it(clock: Clock) -> None:
     async with running() as server:
         url = f"postgresql+asyncpg://u:p@127.0.0.1:{server.port}/d"

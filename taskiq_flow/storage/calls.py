@@ -96,6 +96,7 @@ class ServerCalls(BaseStorageAdapter):
             try:
                 return await self._within_timeout(work)
             except _NoSlotError:
+                attempt.was_made = False
                 raise TimeoutError from None  # it is calls of ours that it waited for
             except Exception as error:
                 diagnosis = self._diagnosed(error)

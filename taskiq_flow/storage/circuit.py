@@ -39,6 +39,8 @@ class Attempt:
 
     timed_out = False
     """Whether the server has not answered in time."""
+    was_made = True
+    """Whether the server was asked at all."""
 
 
 class Circuit:
@@ -87,7 +89,7 @@ class Circuit:
     def _ended(self, attempt: Attempt, timeout: float) -> None:
         if attempt.timed_out:
             self._opened(min(PROBE_INTERVAL, timeout))
-        else:
+        elif attempt.was_made:
             self._answered()
 
     def _enter(self) -> bool:
