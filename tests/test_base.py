@@ -55,3 +55,14 @@ def test_entry_without_expiry_never_expires() -> None:
     entry = StorageEntry("key", 1)
     with clock.freeze("9999-12-31T00:00:00Z"):
         assert (entry.remaining_ttl(), entry.is_expired()) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["created_at", "expires_at"])
+def test_time_that_is_no_datetime_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be an aware datetime, not 1700000000"):
+        StorageEntry("key", 1, **{name: 1_700_000_000})  # type: ignore[arg-type]
+
+
+def test_creation_time_of_none_is_refused_with_what_to_do() -> None:
+    with pytest.raises(TypeError, match="created_at must be an aware datetime, not None; leave it out"):
+        StorageEntry("key", 1, created_at=None)  # type: ignore[arg-type]
