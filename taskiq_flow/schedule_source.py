@@ -4,6 +4,7 @@ import glob
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import pydantic
@@ -135,12 +136,11 @@ class StorageScheduleSource(ScheduleSource):
         if self._since is None:
             self._since = start_of_minute(clock.now_ms())
         keys = await self._retried(lambda: self.storage.keys(f"{glob.escape(self._prefix)}:*"))
-        found = [await self._read(key) for key in keys]
-        return [
-            schedule
-            for schedule in found
-            if schedule is not None and not self._is_skipped(schedule) and not await self._is_under_way(schedule)
-        ]
+        stored = await self._values(keys)
+        found = [self._parsed(key, stored[key]) for key in keys if stored.get(key) is not None]
+        schedules = [schedule for schedule in found if schedule is not None and not self._is_skipped(schedule)]
+        claimed = await self._under_way(schedules)
+        return [schedule for schedule in schedules if schedule.schedule_id not in claimed]
 
     async def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule; nothing happens where there is none.
@@ -161,12 +161,37 @@ class StorageScheduleSource(ScheduleSource):
         """Return the schedule under a key; None where there is none any more, or something else."""
         try:
             data = await self._retried(lambda: self.storage.get(key))
-            return None if data is None else _schedule(key, data)
         except SerializationError as error:
-            if key not in self._complained:
-                self._complained.add(key)
-                logger.error("a schedule cannot be read, and is left alone: %s", error)  # noqa: TRY400 - it says it all
+            self._complain(key, error)
             return None
+        return None if data is None else self._parsed(key, data)
+
+    async def _values(self, keys: list[str]) -> dict[str, Any]:
+        """Return what is stored under those of ``keys`` that can be read; what is damaged is logged, once."""
+        try:
+            return await self._retried(lambda: self.storage.get_many(keys))
+        except SerializationError:  # it does not say of all of them which are damaged
+            pass
+        found: dict[str, Any] = {}
+        for key in keys:
+            try:
+                found |= await self._retried(partial(self.storage.get_many, [key]))
+            except SerializationError as error:
+                self._complain(key, error)
+        return found
+
+    def _parsed(self, key: str, data: Any) -> ScheduledTask | None:
+        """Return the schedule that ``data`` is; None if it is something else."""
+        try:
+            return _schedule(key, data)
+        except SerializationError as error:
+            self._complain(key, error)
+            return None
+
+    def _complain(self, key: str, error: SerializationError) -> None:
+        if key not in self._complained:
+            self._complained.add(key)
+            logger.error("a schedule cannot be read, and is left alone: %s", error)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -233,14 +258,22 @@ class StorageScheduleSource(ScheduleSource):
         timing = Timing.of(schedule)
         return self.skip_past_schedules and timing.is_one_off and timing.due(0) < (self._since or 0)
 
-    async def _is_under_way(self, schedule: ScheduledTask) -> bool:
-        """Return whether a one-off is claimed: a scheduler is sending it, or has failed to."""
-        timing, now = Timing.of(schedule), clock.now_ms()
-        if timing.is_one_off and timing.due(now) <= now:
-            with suppress(SerializationError):  # who is to send it will say so
-                claimed = await self._retried(lambda: self.storage.get(self._claim_key(schedule.schedule_id)))
-                return timing.is_covered(timing.due(now), claimed)
-        return False
+    async def _under_way(self, schedules: list[ScheduledTask]) -> set[str]:
+        """Return the ids of the one-offs that are claimed: a scheduler is sending them, or has failed to."""
+        now = clock.now_ms()
+        due = {
+            self._claim_key(schedule.schedule_id): (schedule.schedule_id, timing)
+            for schedule in schedules
+            if (timing := Timing.of(schedule)).is_one_off and timing.due(now) <= now
+        }
+        if not due:
+            return set()
+        claims = await self._values(list(due))
+        return {
+            schedule_id
+            for key, (schedule_id, timing) in due.items()
+            if timing.is_covered(timing.due(now), claims.get(key))
+        }
 
     async def _is_wanted(self, task: ScheduledTask) -> bool:
         """Return whether a schedule is still stored, and for the same time."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -40,6 +40,9 @@ class ShakyAdapter(InMemoryStorageAdapter):
         if key == self.damaged:
             raise SerializationError(f"the entry under key {key!r} cannot be read: it is damaged")
         return await super().get(key)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        return await BaseStorageAdapter.get_many(self, keys)
 
     async def keys(self, pattern: str = "*") -> list[str]:
         self.gone_for -= 1
@@ -202,6 +205,27 @@ async def test_a_damaged_claim_concerns_one_schedule_only(frozen_clock: FrozenCl
     with pytest.raises(SerializationError, match="schedule-claim:one"):
         await source.pre_send(schedule_of("one"))
     assert await is_sent(source, schedule_of("two"))
+
+
+@FROZEN
+async def test_schedules_are_listed_in_as_many_calls_as_one_is(frozen_clock: FrozenClock) -> None:
+    class Counting(InMemoryStorageAdapter):
+        calls = 0
+
+        async def get(self, key: str) -> Any | None:
+            self.calls += 1
+            return await super().get(key)
+
+        async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+            self.calls += 1
+            return await super().get_many(keys)
+
+    storage = Counting()
+    source = StorageScheduleSource(storage)
+    for number in range(50):
+        await source.add_schedule(schedule_of(f"{number:02}"))
+    assert len(await ids(source)) == 50
+    assert storage.calls == 2  # the schedules, and the claims on those that are due
 
 
 async def test_a_storage_that_is_gone_for_a_moment() -> None:
