@@ -26,6 +26,7 @@ from taskiq_flow.storage import (
     StorageAdapterFactory,
     expiry,
 )
+from taskiq_flow.storage.cancellation import Caller, in_own_task
 from taskiq_flow.storage.testing import keep_expired
 
 SQL = pytest.mark.storage_backends("sqlite", "postgres", "mysql")
@@ -313,6 +314,33 @@ async def test_closed_storage_is_not_opened_again_by_its_timer(at_once: None, tm
     await storage.aclose()
     await asyncio.sleep(0.05)
     assert not storage._runner._engine.is_open
+
+
+async def test_cleaning_that_is_too_slow_for_a_shutdown_returns_its_connection(
+    production: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "_AT_CLOSE", 0.2)
+    events = []
+
+    async def statement(caller: Caller) -> expiry.Piece:
+        try:
+            with caller.may_interrupt():
+                await asyncio.sleep(3600)
+        finally:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            events.append("returned")
+        raise AssertionError
+
+    class Slow:
+        async def clean(self, after: str | None) -> expiry.Piece:
+            return await in_own_task(statement, 10)
+
+    slow = Slow()
+    cleaning = expiry.PeriodicCleaning(weakref.WeakMethod(slow.clean), 60)
+    cleaning.note_use()
+    await cleaning.finish()
+    assert events == ["returned"]
 
 
 async def test_timer_does_not_keep_a_storage_alive(production: None, tmp_path: Path) -> None:

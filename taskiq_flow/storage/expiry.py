@@ -14,8 +14,6 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 from weakref import WeakMethod
 
-import anyio
-
 from taskiq_flow import clock
 from taskiq_flow.exceptions import StorageError
 from taskiq_flow.storage import rules
@@ -147,12 +145,11 @@ class PeriodicCleaning:
         was_used, self._due = self._due is not None, None
         self._opening += 1
         self._loops.clear()
-        with anyio.move_on_after(_AT_CLOSE):
-            mine = {task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()}
-            if mine:  # each ends after the piece that it is at
-                await asyncio.wait(mine)
-            if was_used and not self._is_running and not _is_off():
-                await self._clean_all(self._opening, pauses=False)
+        end = time.monotonic() + _AT_CLOSE
+        # Each ends after the piece that it is at.
+        await _ended({task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()}, end)
+        if was_used and not self._is_running and not _is_off():
+            await _ended({asyncio.ensure_future(self._clean_all(self._opening, pauses=False))}, end)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         # By a weak reference: a timer must not keep the storage alive.
@@ -196,3 +193,18 @@ class PeriodicCleaning:
 def _on_timer(reference: "weakref.ref[PeriodicCleaning]", opening: int) -> None:
     if (cleaning := reference()) is not None:
         cleaning.on_timer(opening)
+
+
+async def _ended(tasks: set[asyncio.Task[None]], end: float) -> None:
+    """Wait for tasks; cancel those that are not done by ``end``, and wait until they have returned their connections.
+
+    They are cancelled once: a time-out of anyio's cancels again and again, and a call would leave its statement to run.
+    """
+    try:
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(0.0, end - time.monotonic()))
+    finally:
+        if late := {task for task in tasks if not task.done()}:
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late, timeout=_AT_CLOSE)
