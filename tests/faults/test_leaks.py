@@ -7,6 +7,7 @@ import time
 import weakref
 
 import pytest
+from sqlalchemy import Connection, inspect
 
 from taskiq_flow.config import TaskiqFlowConfig
 from taskiq_flow.storage.base import BaseStorageAdapter
@@ -41,14 +42,20 @@ async def one_loop(adapter: BaseStorageAdapter, calls: int) -> "weakref.ref[asyn
 
 
 async def all_connections(adapter: BaseStorageAdapter) -> None:
-    """Open all connections that the pool of an adapter with threads keeps: how many calls are really at once is a
-    matter of luck.
+    """Open all connections that the pool of an adapter with threads keeps, and all files of each: how many calls are
+    really at once is a matter of luck, and a connection to an SQLite file opens its log when it reads for the first
+    time.
     """
     if not isinstance(adapter, SQLAlchemyStorageAdapter) or is_in_memory(adapter._url):
         return
     if isinstance(adapter._runner, ThreadRunner):
         together = threading.Barrier(KEPT)
-        await asyncio.gather(*(adapter._run(lambda _connection: together.wait(10)) for _ in range(KEPT)))
+
+        def read(connection: Connection) -> None:
+            inspect(connection).get_table_names()
+            together.wait(10)
+
+        await asyncio.gather(*(adapter._run(read) for _ in range(KEPT)))
 
 
 def use_for_long(adapter: BaseStorageAdapter, loops: int, calls: int, tell: Tell) -> None:
