@@ -195,6 +195,10 @@ class FlowBroker(InMemoryBroker):
             stack.callback(_LOGGER.removeFilter, _says_something)
             self._life.close_from_outside()
 
+    def reset_adopted_attributes(self) -> None:
+        """Reset the attributes of what was adopted: after all fixtures, when ``monkeypatch`` has undone its changes."""
+        self._adoption.reset_attributes()
+
     def unexpected(self, expected: str | None) -> str:
         """Return what the test should fail with when it is over; an empty string for nothing.
 

@@ -41,7 +41,8 @@ class BrokerClockDriver:
     """Fires what falls due on a ``FlowBroker`` while the frozen clock is advanced, as taskiq's scheduler would.
 
     As there, what has an interval fires when it is first seen and then at every interval; cron expressions fire at
-    whole minutes, but not for those that ``move_to`` and ``tick`` jump over; a one-off whose time has passed fires at once, and each one-off once.
+    whole minutes, but not for those that ``move_to`` and ``tick`` jump over; a one-off whose time has passed fires at
+    once, and each one-off once.
     """
 
     def __init__(self, broker: "FlowBroker", frozen: clock.FrozenClock) -> None:
