@@ -139,12 +139,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, None, Non
     pyfuncitem.obj = body
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """Close what a test has on its event loop, tasks first, before any async plugin ends that loop."""
     for opened in item.stash.get(OPENED, ()):
         item.addfinalizer(opened.close_from_outside)  # of finalizers, the last one added is called first
     item.stash[OPENED] = []
+    broker = item.stash.get(BROKER, None)
+    yield
+    if broker is not None:
+        broker.reset_adopted_attributes()
 
 
 def _called(implementation: Any, config: pytest.Config) -> Any:

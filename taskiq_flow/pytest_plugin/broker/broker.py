@@ -195,6 +195,10 @@ class FlowBroker(InMemoryBroker):
             stack.callback(_LOGGER.removeFilter, _says_something)
             self._life.close_from_outside()
 
+    def reset_adopted_attributes(self) -> None:
+        """Reset the attributes of what was adopted: after all fixtures, when ``monkeypatch`` has undone its changes."""
+        self._adoption.reset_attributes()
+
     def unexpected(self, expected: str | None) -> str:
         """Return what the test should fail with when it is over; an empty string for nothing.
 
@@ -248,10 +252,12 @@ class FlowBroker(InMemoryBroker):
         if handler.broker.find_task(message.task_name) is None:
             raise UnknownTaskError(task_name=message.task_name)
 
-        async def handle() -> None:
-            await self._handle(handler, message)
+        in_place = (self.await_inplace or handler.awaits_in_place) and not delay_of(message)
 
-        if (self.await_inplace or handler.awaits_in_place) and not delay_of(message):
+        async def handle() -> None:
+            await self._handle(handler, message, in_place=in_place)
+
+        if in_place:
             await handle()
         else:
             self._deliveries.start(message, handle, place, sender)
@@ -338,9 +344,11 @@ class FlowBroker(InMemoryBroker):
         finally:
             self._workers = None
 
-    async def _handle(self, handler: MessageHandler, message: BrokerMessage) -> None:
+    async def _handle(self, handler: MessageHandler, message: BrokerMessage, *, in_place: bool) -> None:
         try:
             await self._life.wait_for_start()
+            if not in_place:  # there, the context is the sender's, which is left as it is
+                self._life.enter_startup_context()
             if self._workers is None:
                 await handler.handle(message, self.executor)
             else:

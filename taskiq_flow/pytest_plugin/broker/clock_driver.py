@@ -41,13 +41,14 @@ class BrokerClockDriver:
     """Fires what falls due on a ``FlowBroker`` while the frozen clock is advanced, as taskiq's scheduler would.
 
     As there, what has an interval fires when it is first seen and then at every interval; cron expressions fire at
-    whole minutes; a one-off whose time has passed fires at once, and each one-off once.
+    whole minutes, but not for those that ``move_to`` and ``tick`` jump over; a one-off whose time has passed fires at
+    once, and each one-off once.
     """
 
     def __init__(self, broker: "FlowBroker", frozen: clock.FrozenClock) -> None:
         self._broker = broker
         self._since = frozen.now()
-        """Until when all has been fired."""
+        """Until when all has been fired, or jumped over by ``move_to`` and ``tick``."""
         self._next: list[_DueSchedule] = []
         self._fired: dict[tuple[Any, ...], datetime] = {}
         """When schedules with an interval or a time fired last."""
@@ -72,6 +73,7 @@ class BrokerClockDriver:
 
     async def next_due(self, now: datetime, until: datetime) -> datetime | None:
         """Return the next instant, up to ``until``, at which something is due; what is overdue is due now."""
+        self._since = now
         self._next = await self._due_schedules(now, until)
         instants = [schedule.due for schedule in self._next]
         held = self._broker.next_due()
@@ -90,7 +92,6 @@ class BrokerClockDriver:
         for each in sorted(due, key=lambda schedule: schedule.order):
             self._fired[identity(each.schedule)] = now
             await each.driven.scheduler_for(each.schedule).on_ready(each.driven.source, each.schedule)
-        self._since = now
         await self.settle()
 
     def _count(self, now: datetime, due: list[_DueSchedule]) -> None:

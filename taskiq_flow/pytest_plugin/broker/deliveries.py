@@ -310,4 +310,6 @@ def _unfinished(message: BrokerMessage, reason: str) -> Loss:
 def _what_it_waits_for(delivery: Delivery) -> str:
     if delivery.is_held:
         return f"waits for {clock.from_ms(delivery.due).isoformat()} on the frozen clock: move it with advance()"
+    if delivery.delay:
+        return f"waits for its delay of {delivery.delay:g} s: with the fixture frozen_clock, advance() skips it"
     return what_it_waits_for(delivery.task)

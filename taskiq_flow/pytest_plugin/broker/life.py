@@ -5,7 +5,7 @@ import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from taskiq_flow.pytest_plugin.broker.deliveries import Deliveries, Loss
@@ -52,6 +52,10 @@ class Life:
         self._started_on: TaskLoop | None = None
         self._starting: concurrent.futures.Future[None] | None = None
         self._tasks: set[asyncio.Future[None]] = set()
+        self._test_context = copy_context()
+        """What startups run in copies of: they know nothing of the context variables of whoever sends first."""
+        self._startup_context: Context | None = None
+        """What the last startup has set: tasks see it, as they do those of taskiq's ``Receiver.listen``."""
 
     @property
     def has_begun(self) -> bool:
@@ -97,7 +101,7 @@ class Life:
                 starting = self._starting = concurrent.futures.Future()
                 starting.set_running_or_notify_cancel()  # nobody who waits for it may cancel it
         if is_first:
-            place.loop.call_soon_threadsafe(self._begin, place, starting)
+            place.loop.call_soon_threadsafe(self._begin, place, starting, context=self._test_context.copy())
         await asyncio.wrap_future(starting)
 
     async def wait_for_start(self) -> None:
@@ -105,16 +109,25 @@ class Life:
         if self._starting is not None and not self._starting.done():
             await asyncio.wrap_future(self._starting)
 
+    def enter_startup_context(self) -> None:
+        """Set the context variables that the startup has set, in the context of the running task."""
+        if self._startup_context is not None:
+            for variable, value in self._startup_context.items():
+                if variable not in self._test_context or self._test_context[variable] is not value:
+                    variable.set(value)
+
     def _begin(self, place: TaskLoop, starting: "concurrent.futures.Future[None]") -> None:
         task = asyncio.ensure_future(self._run_startup(place, starting))
         self._tasks.add(task)  # an event loop does not keep its tasks
         task.add_done_callback(self._tasks.discard)
 
     async def _run_startup(self, place: TaskLoop, starting: "concurrent.futures.Future[None]") -> None:
-        _STARTING.set(self)
+        token = _STARTING.set(self)
         try:
             with unfrozen():
                 await self._start()
+            _STARTING.reset(token)
+            self._startup_context = copy_context()
             self._started_on = place
             starting.set_result(None)
         except BaseException as error:

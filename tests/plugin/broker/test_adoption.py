@@ -32,6 +32,7 @@ from taskiq_flow.middlewares import CacheMiddleware, PipelineMiddleware, Storage
 from taskiq_flow.pipeline import Pipeline
 from taskiq_flow.pytest_plugin.broker import FlowBroker
 from taskiq_flow.storage import BaseStorageAdapter
+from tests.inner import InnerRun
 from tests.plugin.broker.application import Noted, ProductionBroker, ProductionStorage, ReachedError
 
 ON_MEMORY = pytest.mark.storage_backends("memory")
@@ -354,6 +355,46 @@ async def test_methods_that_an_application_overrides_still_run(flow_broker: Flow
     await work.kiq()
     await flow_broker.drain()
     assert calls == ["kick work", "startup", "work"]
+
+
+def test_monkeypatch_replaces_a_method_of_an_adopted_broker(inner: InnerRun) -> None:
+    code = """
+        import pytest
+        from taskiq import SendTaskError
+        from taskiq.result_backends.dummy import DummyResultBackend
+        from tests.plugin.broker.application import ProductionBroker
+
+        broker = ProductionBroker()
+        before = dict(vars(broker))
+        work = broker.register_task(lambda: None, task_name="work")
+
+        async def away(*arguments):
+            raise ConnectionError("away")
+
+        async def replaced(flow_broker, monkeypatch):
+            flow_broker.adopt(broker)
+            monkeypatch.setattr(broker, "kick", away)
+            monkeypatch.setattr(broker, "result_backend", DummyResultBackend())
+            with pytest.raises(SendTaskError):
+                await work.kiq()
+
+        async def test_monkeypatch_first(monkeypatch, flow_broker):
+            await replaced(flow_broker, monkeypatch)
+
+        async def test_flow_broker_first(flow_broker, monkeypatch):
+            assert vars(broker) == before
+            await replaced(flow_broker, monkeypatch)
+
+        async def test_by_hand(flow_broker):
+            assert vars(broker) == before
+            flow_broker.adopt(broker)
+            broker.kick = away
+
+        def test_afterwards():
+            assert vars(broker) == before
+            assert type(broker) is ProductionBroker
+    """
+    inner(code, "--storage-backends=memory").assert_outcomes(passed=4)
 
 
 @ON_MEMORY

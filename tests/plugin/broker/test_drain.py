@@ -65,6 +65,18 @@ async def test_drain_names_what_waits_for_the_clock(flow_broker: FlowBroker, fro
 
 
 @pytest.mark.storage_backends("memory")
+@pytest.mark.flow_broker(loses="waits for its delay of 60 s")
+async def test_drain_names_what_waits_for_a_real_delay(flow_broker: FlowBroker) -> None:
+    @flow_broker.task(task_name="later", delay=60)
+    async def later() -> None: ...
+
+    await later.kiq()
+    with pytest.raises(StuckTasksError, match=r"later \(.*\) waits for its delay of 60 s: .*frozen_clock"):
+        await flow_broker.drain(timeout=0.05)
+    flow_broker.shutdown_timeout = 0.05  # the end of the test waits for it as well
+
+
+@pytest.mark.storage_backends("memory")
 async def test_a_delay_without_a_frozen_clock_is_real(flow_broker: FlowBroker) -> None:
     done: list[int] = []
 

@@ -80,6 +80,51 @@ async def test_a_task_has_the_context_of_the_test_and_not_of_its_sender(flow_bro
     assert seen == ["nobody"]
 
 
+@pytest.mark.parametrize("sends_at_startup", [False, True])
+async def test_a_task_sees_the_context_variables_of_the_startup(
+    flow_broker: FlowBroker, sends_at_startup: bool
+) -> None:
+    broker, seen = ProductionBroker(), []
+
+    @broker.task(task_name="look")
+    async def look() -> None:
+        seen.append(WHO.get())
+        WHO.set("task")
+
+    @broker.on_event(TaskiqEvents.WORKER_STARTUP)
+    async def connect(_state: TaskiqState) -> None:
+        if sends_at_startup:
+            await look.kiq()
+        assert WHO.get() == "nobody"
+        WHO.set("startup")
+
+    flow_broker.adopt(broker)
+    WHO.set("sender")
+    await look.kiq()
+    await look.kiq()
+    await flow_broker.drain()
+    assert seen == ["startup"] * (3 if sends_at_startup else 2)
+    assert WHO.get() == "sender"
+
+
+def test_a_task_in_the_workers_thread_sees_the_context_variables_of_the_startup(flow_broker: FlowBroker) -> None:
+    broker, seen = ProductionBroker(), []
+
+    @broker.on_event(TaskiqEvents.WORKER_STARTUP)
+    def connect(_state: TaskiqState) -> None:
+        WHO.set("startup")
+
+    @broker.task(task_name="look")
+    def look() -> None:
+        seen.append(WHO.get())
+
+    flow_broker.adopt(broker)
+    async_to_sync(look.kiq)()
+    flow_broker.drain_sync()
+    assert seen == ["startup"]
+    assert WHO.get() == "nobody"
+
+
 def test_drain_waits_on_any_event_loop_for_what_others_sent(
     flow_broker: FlowBroker, work: Task, done: list[int]
 ) -> None:

@@ -55,6 +55,21 @@ async def test_hours_of_schedules(flow_broker: FlowBroker, frozen_clock: FrozenC
 
 @AT_MIDNIGHT
 @pytest.mark.storage_backends("memory", "sqlite")
+async def test_jumped_over_cron_minutes_do_not_fire(
+    flow_broker: FlowBroker, frozen_clock: FrozenClock, log: Log
+) -> None:
+    source, task = flow_broker.schedule_source, flow_broker.find_task("note")
+    await task.schedule_by_cron(source, "0 * * * *", "cron")
+    await task.schedule_by_time(source, MIDNIGHT + timedelta(hours=1), "once")
+    frozen_clock.move_to(MIDNIGHT + timedelta(hours=5, minutes=10))
+    await frozen_clock.advance(timedelta(hours=1))
+    frozen_clock.tick(timedelta(hours=2))
+    await frozen_clock.advance(timedelta(hours=1))
+    assert log == [("05:10:00.000", "once"), ("06:00:00.000", "cron"), ("09:00:00.000", "cron")]
+
+
+@AT_MIDNIGHT
+@pytest.mark.storage_backends("memory", "sqlite")
 async def test_every_kind_of_schedule(flow_broker: FlowBroker, frozen_clock: FrozenClock, log: Log) -> None:
     source, task = flow_broker.schedule_source, flow_broker.find_task("note")
     await task.schedule_by_time(source, MIDNIGHT - timedelta(days=1), "overdue")

@@ -71,6 +71,7 @@ class Adoption:
         self._labels: dict[int, LabelScheduleSource] = {}
         """For brokers without a scheduler: the source that reads their labels."""
         self._redirections: dict[int, Redirection] = {}
+        self._released: list[AdoptedBroker] = []
 
     # --- adopting -----------------------------------------------------------------------------------------------------
 
@@ -110,8 +111,14 @@ class Adoption:
             redirection.undo()
         for adopted in self.brokers.values():
             adopted.release()
+        self._released += self.brokers.values()
         for kept in (self.brokers, self._redirections, self._sources, self._labels, self._explicit, self.schedulers):
             kept.clear()
+
+    def reset_attributes(self) -> None:
+        """Set the attributes of released brokers to what they were before the test, and delete those added."""
+        while self._released:
+            self._released.pop().reset_attributes()
 
     def _brokers_of(self, parts: Sequence[Any]) -> Iterator[AsyncBroker]:
         """Yield the brokers among parts, those of schedulers, and those that shared brokers hand their tasks on to."""

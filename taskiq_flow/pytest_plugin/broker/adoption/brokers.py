@@ -58,6 +58,8 @@ class AdoptedBroker:
         self._is_changing = False
         """Whether the test is starting it or shutting it down just now."""
         self._is_started = False
+        self._changed: set[str] = set()
+        """The attributes that the broker had otherwise when it was released, or did not have before."""
         self._redirection = Redirection(broker, AsyncBroker, _STAND_IN, self)
         broker.is_worker_process = True
 
@@ -79,16 +81,28 @@ class AdoptedBroker:
         return self._class.find_task(self.broker, task_name)
 
     def release(self) -> None:
-        """Give the broker back all that it had."""
+        """Give the broker back all that it had; attributes that were added stay until :meth:`reset_attributes`.
+
+        The fixture ``monkeypatch`` undoes its changes later than this, and fails where there is nothing to undo.
+        """
         self._redirection.undo()
-        vars(self.broker).clear()
-        vars(self.broker).update(self._attributes)
+        had, has = self._attributes, vars(self.broker)
+        self._changed = {name for name, value in has.items() if name not in had or had[name] is not value}
+        has.update(had)
         for name, content in self._contents.items():
             container = _plain(getattr(self.broker, name))
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(content)
         for event, handlers in self._handlers.items():
             self.broker.event_handlers[event][:] = handlers
+
+    def reset_attributes(self) -> None:
+        """Set the attributes that were changed before the release to what they were, and delete those added."""
+        for name in self._changed:
+            if name in self._attributes:
+                vars(self.broker)[name] = self._attributes[name]
+            else:
+                vars(self.broker).pop(name, None)
 
     # --- what its stand-in asks for -----------------------------------------------------------------------------------
 
