@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from taskiq_flow.pytest_plugin.servers import ServerPool, ServerSettings
+from taskiq_flow.pytest_plugin.stores import server_kind
 
 HERE = Path(__file__).parent
 SECONDS = float(os.environ.get("LIVE_SECONDS", "8"))
@@ -32,7 +33,7 @@ def servers() -> Iterator[dict[str, str]]:
         Path(tempfile.mkdtemp(prefix="taskiq-flow-live-")),
         f"live_{os.getpid()}",
         os.getpid(),
-        {kind: ServerSettings(kind) for kind in ("redis", "postgres")},
+        {kind: ServerSettings(server_kind(kind)) for kind in ("redis", "postgres")},
     )
     try:
         found = {kind: pool.get(kind) for kind in ("redis", "postgres")}
