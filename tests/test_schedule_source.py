@@ -14,7 +14,7 @@ from taskiq import InMemoryBroker, ScheduledTask, TaskiqScheduler
 from taskiq.exceptions import ScheduledTaskCancelledError, SendTaskError
 
 from taskiq_flow.clock import FrozenClock
-from taskiq_flow.exceptions import ConfigurationError, InvalidTTLError, SerializationError, StorageConnectionError
+from taskiq_flow.exceptions import SerializationError, StorageConnectionError
 from taskiq_flow.schedule_source import StorageScheduleSource
 from taskiq_flow.storage import BaseStorageAdapter, InMemoryStorageAdapter
 from tests.adapters import SixMethods
@@ -459,44 +459,3 @@ async def test_one_offs_that_a_scheduler_missed_may_be_skipped(
     frozen_clock.tick(600)
     assert set(await ids(source)) == expected, "what falls due while the scheduler runs is never skipped"
     assert set(await ids(StorageScheduleSource(storage))) == {*missed, *others, "cron"}, "they are left alone"
-
-
-async def test_a_prefix_means_the_same_with_a_colon_and_without() -> None:
-    storage = InMemoryStorageAdapter()
-    with_colon, without = (StorageScheduleSource(storage, prefix=prefix) for prefix in ("jobs:", "jobs"))
-    await with_colon.add_schedule(
-        ScheduledTask(task_name="t", labels={}, args=[], kwargs={}, schedule_id="1", cron="* * * * *")
-    )
-    assert [schedule.schedule_id for schedule in await without.get_schedules()] == ["1"]
-    assert await storage.keys() == ["jobs:1"]
-
-
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
-async def test_shutdown_closes_what_is_its_own() -> None:
-    class Closing(InMemoryStorageAdapter):
-        closed = 0
-
-        async def aclose(self) -> None:
-            self.closed += 1
-
-    for owns_storage in (None, False, True):
-        storage = Closing()
-        source = StorageScheduleSource(storage, owns_storage=owns_storage)
-        await source.startup()
-        await source.shutdown()
-        assert storage.closed == bool(owns_storage)
-
-
-def test_settings_that_cannot_be_used() -> None:
-    wrong: Any = "redis://localhost"
-    with pytest.raises(ConfigurationError, match="storage must be a BaseStorageAdapter, not 'redis://localhost'"):
-        StorageScheduleSource(wrong)
-    with pytest.raises(ConfigurationError, match="prefix is empty"):
-        StorageScheduleSource(InMemoryStorageAdapter(), prefix="")
-    with pytest.raises(InvalidTTLError):
-        StorageScheduleSource(InMemoryStorageAdapter(), resend_after=0)
-    with pytest.raises(ConfigurationError, match="retry_for must be a number of seconds, or 0, not -1"):
-        StorageScheduleSource(InMemoryStorageAdapter(), retry_for=-1)
-    assert repr(StorageScheduleSource(InMemoryStorageAdapter())).startswith("StorageScheduleSource(InMemoryStorage")

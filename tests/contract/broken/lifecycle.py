@@ -136,10 +136,10 @@ class EntersAsAnother(Memory):
 
 
 class LeavesATask(Memory):
-    """A task that sweeps in the background outlives ``aclose``."""
+    """A task that cleans in the background outlives ``aclose``."""
 
     async def _write(self, key: str, record: Record, now: int) -> None:
-        self._sweeper = asyncio.ensure_future(asyncio.sleep(1000))
+        self._cleaner = asyncio.ensure_future(asyncio.sleep(1000))
         await super()._write(key, record, now)
 
 
